@@ -1,0 +1,1 @@
+"""Episodes, LeRobot datasets, grounding conversations and normalisation; needs no ROS."""

@@ -1,0 +1,1 @@
+"""Where to act: boxes, points and traces, as values, as text and as pictures."""
