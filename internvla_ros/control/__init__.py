@@ -1,0 +1,1 @@
+"""Executing action chunks: anchoring, blending, holding (pure numpy, time passed in)."""

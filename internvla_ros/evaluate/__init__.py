@@ -1,0 +1,1 @@
+"""Benchmarks in bulk without ROS, and their reports."""
