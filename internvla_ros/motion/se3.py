@@ -98,9 +98,7 @@ class Pose:
 
     def __matmul__(self, other: Pose) -> Pose:
         """Composition: `(a @ b).apply(p) == a.apply(b.apply(p))`."""
-        return Pose(
-            self.rotation @ other.position + self.position, self.rotation @ other.rotation
-        )
+        return Pose(self.rotation @ other.position + self.position, self.rotation @ other.rotation)
 
     def is_valid(self, tolerance: float = 1e-3) -> bool:
         """Whether every number is finite and the rotation is one, to `tolerance`."""

@@ -1,0 +1,212 @@
+"""Forward and inverse kinematics of one serial chain, on pinocchio.
+
+The chain is cut out of the URDF: every joint that is not asked for is fixed at zero, so that
+joint vectors hold exactly the named joints, in the named order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pinocchio as pin
+from numpy.typing import ArrayLike, NDArray
+
+from internvla_ros.motion.se3 import Pose
+
+Array = NDArray[np.float64]
+
+_ROTATION_WEIGHT = 0.3  # metres a radian: what a turn costs beside a shift while solving
+_DAMPING = 1e-6  # least damping, against singular Jacobians
+_LARGEST_STEP = 0.5  # rad (or m) any joint may move in one iteration
+_POSTURE_GAIN = 0.1  # share of the way to the posture taken in each iteration
+_STALLED = 1e-7  # an iteration that moves no joint by more than this ends the search
+
+
+class KinematicsError(ValueError):
+    """The robot description lacks what was asked of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class IkResult:
+    """What the inverse kinematics found: always within the limits, the best pose seen.
+
+    Args:
+        q: [n] joint positions (rad or m).
+        position_error: metres between the tip and the target.
+        rotation_error: radians between the tip and the target.
+        converged: whether both errors are within the tolerances.
+    """
+
+    q: Array
+    position_error: float
+    rotation_error: float
+    converged: bool
+
+
+class Kinematics:
+    """One chain from the root of the description to a tip frame.
+
+    Args:
+        urdf_xml: the robot description.
+        joints: [n] names of the moving joints, in the order of every joint vector.
+        tip: name of the link or frame to be placed.
+
+    Holds scratch memory: use one instance a thread.
+
+    Raises:
+        KinematicsError: the description is unreadable or lacks a joint or the tip, or a joint is
+            of a kind with no position limits.
+    """
+
+    def __init__(self, urdf_xml: str, joints: Sequence[str], tip: str) -> None:
+        try:
+            full = pin.buildModelFromXML(urdf_xml)
+        except (ValueError, RuntimeError) as error:
+            raise KinematicsError(f"robot description: {error}") from error
+        known = list(full.names)[1:]
+        missing = [name for name in joints if name not in known]
+        if missing:
+            raise KinematicsError(
+                f"robot description '{full.name}' lacks joint {', '.join(missing)}; "
+                f"it has {', '.join(known)}"
+            )
+        locked = [full.getJointId(name) for name in known if name not in joints]
+        self._model = pin.buildReducedModel(full, locked, pin.neutral(full))
+        self._data = self._model.createData()
+        if self._model.nq != len(joints):
+            raise KinematicsError(
+                f"robot description '{full.name}': joints must be revolute or prismatic with "
+                f"limits, one number each; {len(joints)} joints have {self._model.nq} positions"
+            )
+        if not self._model.existFrame(tip):
+            raise KinematicsError(f"robot description '{full.name}' lacks the tip frame {tip!r}")
+        self._tip = self._model.getFrameId(tip)
+        self.joints = tuple(joints)
+        self.tip = tip
+        # Column of each named joint in pinocchio's own order, and the way back.
+        order = [self._model.joints[self._model.getJointId(name)].idx_q for name in joints]
+        self._columns = np.array(order, dtype=np.intp)
+        self._scatter = np.argsort(self._columns)
+        self._in_order = order == list(range(len(order)))
+        self.lower: Array = np.array(self._model.lowerPositionLimit)[self._columns]
+        self.upper: Array = np.array(self._model.upperPositionLimit)[self._columns]
+        self.velocity: Array = np.array(self._model.velocityLimit)[self._columns]
+
+    def forward(self, q: ArrayLike) -> Pose:
+        """Pose of the tip in the root frame at joint positions q [n]."""
+        pin.framesForwardKinematics(self._model, self._data, self._own(q))
+        placement = self._data.oMf[self._tip]
+        return Pose(placement.translation, placement.rotation)
+
+    def jacobian(self, q: ArrayLike) -> Array:
+        """[6, n]: tip velocity (vx vy vz, wx wy wz, along the root's axes) per joint velocity."""
+        columns: Array = pin.computeFrameJacobian(
+            self._model, self._data, self._own(q), self._tip, pin.LOCAL_WORLD_ALIGNED
+        )
+        return columns if self._in_order else columns[:, self._columns]
+
+    def inverse(
+        self,
+        target: Pose,
+        seed: ArrayLike,
+        *,
+        posture: ArrayLike | None = None,
+        lower: ArrayLike | None = None,
+        upper: ArrayLike | None = None,
+        position_tolerance: float = 1e-4,
+        rotation_tolerance: float = 1e-3,
+        max_iterations: int = 60,
+    ) -> IkResult:
+        """Joint positions that put the tip at `target`, near `seed`.
+
+        Damped least squares whose damping falls with the error. A joint that reaches a limit is
+        left there and the others make up for it. Out of reach, the nearest pose found is given.
+
+        Args:
+            target: where the tip should be, in the root frame.
+            seed: [n] where to start; the solution found is the one connected to it.
+            posture: [n] positions to prefer where the chain has freedom left (redundant arms).
+            lower, upper: [n] limits to keep instead of the description's.
+            position_tolerance, rotation_tolerance: metres and radians that count as there.
+            max_iterations: most Newton steps, about 30 us each.
+        """
+        low = self.lower if lower is None else np.asarray(lower, dtype=np.float64)
+        high = self.upper if upper is None else np.asarray(upper, dtype=np.float64)
+        rest = None if posture is None else np.asarray(posture, dtype=np.float64)
+        q = np.minimum(np.maximum(np.asarray(seed, dtype=np.float64), low), high)
+        best: tuple[float, Array, float, float] | None = None
+        for iteration in range(max_iterations + 1):
+            jacobian = self.jacobian(q)
+            error, metres, radians = self._error(target)
+            cost = float(error @ error)
+            if best is None or cost < best[0]:
+                best = (cost, q, metres, radians)
+            there = metres <= position_tolerance and radians <= rotation_tolerance
+            if there or iteration == max_iterations:
+                break
+            step = _limited_step(jacobian, error, cost, q, low, high, rest)
+            if float(np.abs(step).max()) < _STALLED:
+                break
+            q = q + step
+        assert best is not None
+        _, q, metres, radians = best
+        there = metres <= position_tolerance and radians <= rotation_tolerance
+        return IkResult(q, metres, radians, there)
+
+    def _own(self, q: ArrayLike) -> Array:
+        """Joint positions in pinocchio's order."""
+        values = np.asarray(q, dtype=np.float64)
+        if values.shape != self._columns.shape:
+            raise ValueError(f"kinematics: need {len(self.joints)} joints, got {values.shape}")
+        return values if self._in_order else values[self._scatter]
+
+    def _error(self, target: Pose) -> tuple[Array, float, float]:
+        """Weighted error [6] of the last `jacobian` call's configuration, metres, radians."""
+        placement = pin.updateFramePlacement(self._model, self._data, self._tip)
+        rotation = placement.rotation
+        shift = target.position - placement.translation
+        turn = rotation @ pin.log3(rotation.T @ target.rotation)
+        metres, radians = np.sqrt(shift @ shift), np.sqrt(turn @ turn)
+        return np.concatenate([shift, _ROTATION_WEIGHT * turn]), float(metres), float(radians)
+
+
+def _limited_step(
+    jacobian: Array,
+    error: Array,
+    cost: float,
+    q: Array,
+    low: Array,
+    high: Array,
+    rest: Array | None,
+) -> Array:
+    """One damped step [n] that stays within the limits, joints at a limit held there."""
+    free = np.ones(len(q), dtype=bool)
+    j = jacobian.copy()
+    j[3:] *= _ROTATION_WEIGHT
+    while True:
+        step = _damped_step(j, error, cost, None if rest is None else (rest - q) * free)
+        blocked = free & (((q + step < low) & (q <= low)) | ((q + step > high) & (q >= high)))
+        if not blocked.any():
+            break
+        free &= ~blocked
+        j[:, blocked] = 0.0
+        if not free.any():
+            break
+    largest = float(np.abs(step).max())
+    if largest > _LARGEST_STEP:
+        step = step * (_LARGEST_STEP / largest)
+    bounded: Array = np.minimum(np.maximum(q + step, low), high) - q
+    return bounded
+
+
+def _damped_step(j: Array, error: Array, cost: float, towards: Array | None) -> Array:
+    """Least squares of `j step = error`, damped; `towards` is followed in the null space."""
+    gram = j @ j.T
+    gram.flat[:: gram.shape[0] + 1] += _DAMPING + 0.1 * cost
+    if towards is None:
+        step: Array = j.T @ np.linalg.solve(gram, error)
+        return step
+    wish = _POSTURE_GAIN * towards
+    return wish + j.T @ np.linalg.solve(gram, error - j @ wish)
