@@ -1,0 +1,42 @@
+"""Finding the files that ship with the package: configuration, robot descriptions, checkpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+PACKAGE = "internvla_ros"
+
+
+class ResourceError(RuntimeError):
+    """A file that should ship with the package is not where it should be."""
+
+
+def roots() -> list[Path]:
+    """The folders that are searched, first match first.
+
+    The source tree, when this module lies in one, stands before the installed share folders.
+    """
+    found: list[Path] = []
+    source = Path(__file__).resolve().parent.parent
+    if (source / "package.xml").is_file() or (source / "config" / "robots").is_dir():
+        found.append(source)
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        share = Path(prefix) / "share" / PACKAGE
+        if prefix and share.is_dir():
+            found.append(share)
+    return found
+
+
+def resource(relative: str | Path) -> Path:
+    """The path of a shipped file or folder, e.g. `resource("config/robots/widowx_250s.yaml")`."""
+    searched = roots()
+    for root in searched:
+        path = root / relative
+        if path.exists():
+            return path
+    places = ", ".join(str(root) for root in searched) or "no folder at all"
+    raise ResourceError(
+        f"cannot find {relative} of {PACKAGE} (searched {places}); "
+        "build the package and source its set-up, or run from its source tree"
+    )

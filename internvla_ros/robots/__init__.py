@@ -1,0 +1,1 @@
+"""Embodiments: the numbers and conventions of each robot, and its URDF."""
