@@ -25,7 +25,7 @@ class EpisodeError(ValueError):
 def _check_array(
     owner: str, name: str, array: NDArray[np.generic], shape: tuple[int | None, ...], kind: str
 ) -> None:
-    """Raise EpisodeError unless `array` has this shape (None = any) and dtype kind ("f" or "u1")."""
+    """Raise EpisodeError unless `array` has this shape (None = any) and kind ("f" or "u1")."""
     if not isinstance(array, np.ndarray):
         raise EpisodeError(f"{owner}.{name} must be a numpy array, not {type(array).__name__}")
     wanted = ", ".join("any" if size is None else str(size) for size in shape)
@@ -96,9 +96,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objects", tuple(self.objects))
-        _check_task(
-            "Frame", self.instruction, self.pick, self.place, self.relation, self.objects
-        )
+        _check_task("Frame", self.instruction, self.pick, self.place, self.relation, self.objects)
         _check_array("Frame", "front", self.front, (None, None, 3), "u1")
         _check_array("Frame", "wrist", self.wrist, (None, None, 3), "u1")
         _check_array("Frame", "state", self.state, (STATE_DIM,), "f")
@@ -142,9 +140,7 @@ class Episode:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "objects", tuple(self.objects))
-        _check_task(
-            "Episode", self.instruction, self.pick, self.place, self.relation, self.objects
-        )
+        _check_task("Episode", self.instruction, self.pick, self.place, self.relation, self.objects)
         _check_array("Episode", "state", self.state, (None, STATE_DIM), "f")
         frames = len(self.state)
         if frames == 0:
