@@ -23,7 +23,7 @@ write_env() {
 # ROS 2, the virtual environment and the overlay of $root; written by 'make build'.
 # Use it from bash: source $root/env.bash
 _internvla_root='$root'
-_internvla_options=\$(set +o)
+_internvla_flags=\$-
 set +eu
 if [ -n "\${_ROS_WHEELS_BOOTSTRAP_COMPLETE:-}" ] && [ "\${INTERNVLA_ROOT:-}" != "\$_internvla_root" ]; then
   # Wheels of another checkout do not fit this one's Python.
@@ -41,8 +41,9 @@ esac
 # rclpy needs a place for its logs.
 [ -n "\${HOME:-}" ] || export ROS_LOG_DIR="\$_internvla_root/log/ros"
 unset PYTHONHOME _internvla_root
-eval "\$_internvla_options"
-unset _internvla_options
+case \$_internvla_flags in *u*) set -u ;; esac
+case \$_internvla_flags in *e*) set -e ;; esac
+unset _internvla_flags
 EOF
   mv env.bash.new env.bash
 }

@@ -40,7 +40,7 @@ unset -f _internvla_prepend
 
 
 def replacements(prefix: Path, site_packages: Path) -> list[tuple[re.Pattern[str], str]]:
-    """What to replace by what in the CMake files under `prefix`; RuntimeError if a part is missing."""
+    """What to replace by what in the CMake files; RuntimeError if a part of `prefix` is missing."""
     include = Path(sysconfig.get_path("include"))
     if not (include / "Python.h").is_file():
         raise RuntimeError(

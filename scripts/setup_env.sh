@@ -134,7 +134,7 @@ fi
 rm -f "$record"
 
 install() {
-  "$venv/bin/python" -m pip install --disable-pip-version-check --quiet --progress-bar off "$@" ||
+  "$venv/bin/python" -m pip install --disable-pip-version-check -qq --progress-bar off "$@" ||
     fail "pip could not install the pinned Python packages (see above)" \
       "is the package index within reach? What is installed already is kept: just run it again"
 }

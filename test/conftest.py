@@ -1,0 +1,18 @@
+"""What all tests share: a quiet, private environment, and the quick tests first."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# Before anything imports rclpy, numpy's BLAS or torch; children inherit it. The domain is this
+# run's own, among those whose ports lie below the ephemeral ones.
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("LP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("integration") is not None)
