@@ -169,10 +169,12 @@ def test_any_text_is_read_without_raising(text: str) -> None:
     assert parse(text, WIDTH, HEIGHT).text == text
 
 
-PIECES = st.sampled_from(
-    ['"bbox_2d":', '"label": "', '"future_traj"', "<box>", "</box>", "<ref>", "[", "]", "(", ")"]
-    + ["{", "}", ",", "1", "-7", "2.5", "9e99", '"', "\\", " ", "the cup", ":", "[1,2]"]
-)
+# fmt: off
+PIECES = st.sampled_from([
+    '"bbox_2d":', '"label": "', '"future_traj"', "<box>", "</box>", "<ref>", "[", "]", "(", ")",
+    "{", "}", ",", "1", "-7", "2.5", "9e99", '"', "\\", " ", "the cup", ":", "[1,2]",
+])
+# fmt: on
 
 
 @given(st.lists(PIECES, max_size=40).map("".join))

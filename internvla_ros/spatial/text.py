@@ -33,6 +33,7 @@ _STRING = r'"((?:[^"\\]++|\\.)*+)"'
 _TOKEN = re.compile(
     rf"""
     "label"\s*+:\s*+{_STRING}
+    | (?P<torn>"label"\s*+:\s*+"(?:[^"\\]++|\\.)*+\\?\Z)
     | "(?:score|confidence)"\s*+:\s*+(?P<score>{_NUMBER})
     | "(?P<key>\w++)"\s*+:
     | <ref>(?P<ref>[^<]*+)</ref>
@@ -173,6 +174,8 @@ class _Reader:
         current = self.stack[-1]
         if match[1] is not None:
             self._label(current, _unescaped(match[1]))
+        elif match["torn"] is not None:
+            self._problem("the text is cut off inside a label")
         elif match["score"] is not None:
             current.score = min(max(float(match["score"]), 0.0), 1.0)
         elif match["key"] is not None:
