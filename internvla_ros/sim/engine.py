@@ -102,7 +102,6 @@ def snapshot(world: World, scene: Scene, rng: np.random.Generator) -> Frame:
     kinematics = arm_kinematics(embodiment)
     world.reset(scene)
     held = rng.random() < 1 / 3
-    opening = 0.0
     for _ in range(50):
         position = _snapshot_tip(world, scene, rng, held)
         tilt = rng.normal(scale=(0.03, 0.03, 0.08))
@@ -111,7 +110,8 @@ def snapshot(world: World, scene: Scene, rng: np.random.Generator) -> Frame:
             break
     else:
         raise RolloutError("found no reachable pose over the table")
-    opening = 1.0 if rng.random() < 0.85 else float(rng.uniform(0, 1))
+    any_opening = rng.random() < 0.15 and position[2] > 0.08
+    opening = float(rng.uniform(0, 1)) if any_opening else 1.0
     if held:
         size = scene.object(scene.task.pick).size
         opening = embodiment.gripper.opening(size / 2 + 0.007)

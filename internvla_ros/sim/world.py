@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass
 
 import mujoco
@@ -19,7 +20,14 @@ from internvla_ros.sim.mjcf import (
     movable_geom,
     receptacle_body,
 )
-from internvla_ros.sim.scene import MAX_MOVABLES, MAX_RECEPTACLES, RECEPTACLES, ObjectSpec, Scene
+from internvla_ros.sim.scene import (
+    MAX_MOVABLES,
+    MAX_RECEPTACLES,
+    RECEPTACLES,
+    SMALLEST,
+    ObjectSpec,
+    Scene,
+)
 
 _DENSITY = 700.0  # kg/m^3, wood
 _AT_REST = 0.05  # m/s: an object slower than this lies still
@@ -54,6 +62,7 @@ class World:
         self.model = build_model(embodiment)
         self.data = mujoco.MjData(self.model)
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
+        weakref.finalize(self, _free, self._renderers)
         self._objects: dict[str, _Placed] = {}
         self._scene: Scene | None = None
         self._arm_q = self._addresses(embodiment.joints, self.model.jnt_qposadr)
@@ -109,11 +118,17 @@ class World:
             body = self.model.body(movable_body(slot))
             address = self.model.jnt_qposadr[body.jntadr[0]]
             self.model.qpos0[address : address + 7] = (0, 0.2 * slot, PARKED, 1, 0, 0, 0)
+            self._weigh(body.id, "cube", SMALLEST)
             self.model.body_gravcomp[body.id] = 1.0
         for slot in range(MAX_RECEPTACLES):
             for kind in RECEPTACLES:
                 for geom in self._geoms(receptacle_body(slot, kind)):
                     self.model.geom_rgba[geom, 3] = 0.0
+
+    def _weigh(self, body: int, kind: str, size: float) -> None:
+        volume, inertia = _solid(kind, size)
+        self.model.body_mass[body] = volume * _DENSITY
+        self.model.body_inertia[body] = volume * _DENSITY * inertia
 
     def _show(self, geom: int, rgb: tuple[float, float, float] | None) -> None:
         """A movable's geom is seen and felt, or neither."""
@@ -133,9 +148,7 @@ class World:
         self._show(geom, spec.rgb)
         half = spec.size / 2
         self.model.geom_size[geom] = half
-        volume, inertia = _solid(spec.kind, spec.size)
-        self.model.body_mass[body] = mass = volume * _DENSITY
-        self.model.body_inertia[body] = mass * inertia
+        self._weigh(body, spec.kind, spec.size)
         self.model.body_gravcomp[body] = 0.0
         address = self._free_joint(body)
         turn = (np.cos(spec.yaw / 2), 0, 0, np.sin(spec.yaw / 2))
@@ -297,10 +310,8 @@ class World:
         return renderer.render()
 
     def close(self) -> None:
-        """Frees the renderers."""
-        for renderer in self._renderers.values():
-            renderer.close()
-        self._renderers.clear()
+        """Frees the renderers; the next picture makes new ones."""
+        _free(self._renderers)
 
     def intrinsics(self, camera: str, width: int, height: int) -> NDArray[np.float64]:
         """K [3, 3] of a camera's pictures at this size."""
@@ -346,6 +357,12 @@ class World:
             known = ", ".join(self._objects) or "nothing"
             raise WorldError(f"the scene has no {name!r}; it has {known}")
         return self._objects[name]
+
+
+def _free(renderers: dict[tuple[int, int], mujoco.Renderer]) -> None:
+    for renderer in renderers.values():
+        renderer.close()
+    renderers.clear()
 
 
 def _solid(kind: str, size: float) -> tuple[float, NDArray[np.float64]]:
