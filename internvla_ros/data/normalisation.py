@@ -179,8 +179,9 @@ def _read_block(where: str, block: Any) -> Statistics:
         raise StatisticsError(f"{where} lacks {', '.join(missing)}")
     try:
         rows = [np.array(block[row], np.float64) for row in _ROWS]
-        mask = np.array(block.get("mask", np.ones_like(rows[0])), bool)
-        statistics = Statistics(*rows, mask)
+        mean, std, low, high, q01, q99 = rows
+        mask = np.array(block.get("mask", np.ones_like(q01)), bool)
+        statistics = Statistics(mean, std, low, high, q01, q99, mask)
     except (TypeError, ValueError) as error:
         raise StatisticsError(f"{where} cannot be used: {error}") from error
     broken = [name for name, row in zip(_ROWS, rows, strict=True) if not np.isfinite(row).all()]

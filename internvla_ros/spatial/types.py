@@ -115,3 +115,11 @@ class SpatialAnswer:
             problems=self.problems,
             subtask=self.subtask,
         )
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One question about an image and its answer."""
+
+    question: str
+    answer: str

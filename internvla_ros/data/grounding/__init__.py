@@ -1,0 +1,13 @@
+"""Grounding data: annotated frames, conversations about them, and LLaVA-style files."""
+
+from internvla_ros.data.grounding.frames import GroundingFrame, conversation, episode_frames
+from internvla_ros.data.grounding.llava import LlavaItem, read_llava, write_llava
+
+__all__ = [
+    "GroundingFrame",
+    "LlavaItem",
+    "conversation",
+    "episode_frames",
+    "read_llava",
+    "write_llava",
+]
