@@ -101,6 +101,8 @@ class EmbeddedServo:
         )
         self._time: float | None = None
         self._state = JointState.at_rest(embodiment.ready)
+        self._reference: Array = self._state.positions
+        self._reference_velocity: Array = np.zeros_like(self._reference)
         self._settle_reference()
 
     @property

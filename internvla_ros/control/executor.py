@@ -1,0 +1,292 @@
+"""From action chunks to a continuous stream of tip setpoints.
+
+A chunk says how to move on from what was seen at its observation stamp, but it arrives later and
+while an older one is being executed. Its deltas are therefore laid from the pose at its stamp,
+the part of it that has been lived through meanwhile is skipped, and what is left of the
+difference to the running motion fades out. "Lived through" is counted in executed time: an arm
+that stood still while the policy was thinking starts a chunk at its first step.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections import deque
+from dataclasses import dataclass, replace
+from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from internvla_ros.control import ensemble
+from internvla_ros.control.chunk import Chunk, Path, fault, integrate
+from internvla_ros.control.gripper import GripperLatch
+from internvla_ros.motion.se3 import Pose, interpolate, matrix_to_rotvec, rotvec_to_matrix
+from internvla_ros.robots.embodiment import ActionConvention
+
+Array = NDArray[np.float64]
+
+_SLOWING = 0.3  # s from full speed to a standstill at the end of a path
+_FADE = 0.15  # s in which the difference between two paths fades out, at least
+_FADE_SPEED, _FADE_TURN = 0.3, 1.5  # m/s and rad/s that the fading adds to the motion, at most
+_AHEAD = 0.1  # s by which a stamp may be ahead of the clock or of the newest recorded pose
+_HISTORY = 5.0  # s of recorded poses
+
+
+class State(Enum):
+    """What the executor is doing."""
+
+    IDLE = "idle"  # no chunk since the reset
+    RUNNING = "running"
+    HOLDING = "holding"  # slowing down or standing still: chunks ran out, or hold was called
+
+
+class ExecutorError(RuntimeError):
+    """The executor was asked for a setpoint before it knew where the arm is."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a chunk was accepted, and why not."""
+
+    accepted: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Setpoint:
+    """Where the tip should be now.
+
+    Args:
+        pose: tip pose in the base frame.
+        gripper: target, 0 closed or 1 open.
+        state: what the executor is doing.
+        chunk_age: seconds since the newest accepted observation, None without one.
+    """
+
+    pose: Pose
+    gripper: float
+    state: State
+    chunk_age: float | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Record:
+    """A moment of the past: poses, and how much motion had been executed by then (s)."""
+
+    t: float
+    commanded: Pose
+    measured: Pose
+    progress: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Motion:
+    """A path being followed.
+
+    From `brake` on the path is followed ever slower, to a standstill `_SLOWING` seconds later.
+    At the switch to this motion the setpoint was `offset` away from its path.
+    """
+
+    path: Path
+    switched: float
+    brake: float
+    progress: float  # executed before the switch, s
+    offset_position: Array
+    offset_rotation: Array
+
+    @property
+    def fade(self) -> float:
+        """Seconds in which the offset fades out; its fastest is 1.5 times its mean speed."""
+        metres = float(np.linalg.norm(self.offset_position))
+        radians = float(np.linalg.norm(self.offset_rotation))
+        return max(_FADE, 1.5 * metres / _FADE_SPEED, 1.5 * radians / _FADE_TURN)
+
+    def path_time(self, t: float) -> float:
+        """The time on the path's own clock at time t: it slows down after `brake`."""
+        x = min(max(t - self.brake, 0.0), _SLOWING)
+        return min(t, self.brake) + x - x * x / (2.0 * _SLOWING)
+
+    def executed(self, t: float) -> float:
+        """Seconds of motion executed by time t since the reset."""
+        return self.progress + self.path_time(t) - self.path_time(self.switched)
+
+    def pose(self, t: float) -> Pose:
+        """The setpoint at time t."""
+        on_path = self.path.pose(self.path_time(t))
+        x = min(max((t - self.switched) / self.fade, 0.0), 1.0)
+        left = 1.0 - x * x * (3.0 - 2.0 * x)
+        if left == 0.0:
+            return on_path
+        return Pose(
+            on_path.position + left * self.offset_position,
+            rotvec_to_matrix(left * self.offset_rotation) @ on_path.rotation,
+        )
+
+
+class ChunkExecutor:
+    """Executes the newest chunks of one policy on one arm.
+
+    Args:
+        convention: what the numbers of an action mean.
+        blend: "latest", "temporal" or "adaptive" (see `ensemble`).
+        horizon: most chunks that are blended.
+        timeout: seconds after an observation at which its chunk is not followed any further.
+
+    Times are seconds on one clock, the one of the observation stamps. Call `record` and
+    `setpoint` once a control period.
+
+    Raises:
+        EnsembleError: unknown blending or horizon below 1.
+        ValueError: a timeout that is not positive.
+    """
+
+    def __init__(
+        self,
+        convention: ActionConvention,
+        blend: str = "adaptive",
+        horizon: int = 4,
+        timeout: float = 1.0,
+    ) -> None:
+        ensemble.check(blend, horizon)
+        if not timeout > 0.0:
+            raise ValueError(f"executor: the timeout is {timeout} s; it must be above 0")
+        self._convention = convention
+        self._blend, self._horizon, self._timeout = blend, horizon, timeout
+        self._gripper = GripperLatch(convention.gripper_threshold)
+        self._home: Pose | None = None
+        self._clear()
+
+    def _clear(self) -> None:
+        self._history: deque[_Record] = deque()
+        self._predictions: list[ensemble.Prediction] = []
+        self._motion: _Motion | None = None
+        self._newest: Chunk | None = None
+        self._not_before = -math.inf
+
+    def reset(self, pose: Pose, gripper: float) -> None:
+        """Forget everything; the setpoint is `pose`, the gripper's target its opening 0..1."""
+        self._clear()
+        self._home = pose
+        self._gripper.reset(gripper)
+
+    def record(self, t: float, commanded: Pose, measured: Pose) -> None:
+        """Remember where the tip was commanded to be and where it was at time t.
+
+        Times that do not advance and poses that are not finite are ignored.
+        """
+        if not (math.isfinite(t) and commanded.is_valid() and measured.is_valid()):
+            return
+        if self._history and t <= self._history[-1].t:
+            return
+        self._history.append(_Record(t, commanded, measured, self._executed(t)))
+        while self._history[0].t < t - _HISTORY:
+            self._history.popleft()
+
+    def add(self, chunk: Chunk, now: float) -> Verdict:
+        """Take a chunk that arrived at time `now`; a refused one changes nothing."""
+        reason = fault(chunk) or self._untimely(chunk, now)
+        if reason:
+            return Verdict(False, f"chunk {chunk.sequence}: {reason}")
+        seen = self._at(chunk.stamp, now)
+        lived = self._executed(now) - seen.progress
+        if lived > chunk.duration - 0.5 * _SLOWING:
+            late = f"late: {lived:.2f} s of its {chunk.duration:.2f} s are past"
+            return Verdict(False, f"chunk {chunk.sequence}: {late}")
+        anchor = seen.measured if self._convention.anchor == "measured" else seen.commanded
+        self._follow(chunk, anchor, now - lived, now)
+        return Verdict(True)
+
+    def hold(self, now: float) -> None:
+        """Slow down and hold, and refuse every chunk observed before `now`."""
+        self._not_before = now
+        self._predictions.clear()
+        motion = self._motion
+        if motion is not None and motion.brake > now:
+            self._motion = replace(motion, brake=now)
+
+    def setpoint(self, now: float) -> Setpoint:
+        """The setpoint at time `now`.
+
+        Raises:
+            ExecutorError: `reset` has not been called.
+        """
+        if self._home is None:
+            raise ExecutorError("executor: reset(pose, gripper) must come before setpoint")
+        motion = self._motion
+        if motion is None:
+            return Setpoint(self._home, self._gripper.target, State.IDLE, None)
+        assert self._newest is not None
+        running = now < motion.brake
+        if running:
+            self._gripper.update(motion.path.gripper(motion.path_time(now)), now)
+        else:
+            self._predictions.clear()
+        return Setpoint(
+            motion.pose(now),
+            self._gripper.target,
+            State.RUNNING if running else State.HOLDING,
+            now - self._newest.stamp,
+        )
+
+    def _follow(self, chunk: Chunk, anchor: Pose, start: float, now: float) -> None:
+        """Switch to a chunk whose first step begins at `start` on the path's clock."""
+        before = self.setpoint(now).pose
+        progress = self._executed(now)
+        self._predictions.append(
+            ensemble.Prediction(start, chunk.dt, np.array(chunk.actions, dtype=np.float64))
+        )
+        del self._predictions[: -self._horizon]
+        actions = ensemble.blend(self._predictions, self._blend, self._convention.rotation)
+        poses = integrate(anchor, actions, self._convention)
+        path = Path(start, chunk.dt, poses, actions[:, 6])
+        there = path.pose(now)
+        self._motion = _Motion(
+            path=path,
+            switched=now,
+            brake=max(now, min(path.end - 0.5 * _SLOWING, chunk.stamp + self._timeout)),
+            progress=progress,
+            offset_position=before.position - there.position,
+            offset_rotation=matrix_to_rotvec(before.rotation @ there.rotation.T),
+        )
+        self._newest = chunk
+
+    def _untimely(self, chunk: Chunk, now: float) -> str:
+        """Why a chunk does not fit in at this time, empty when it does."""
+        if not math.isfinite(now) or self._home is None or not self._history:
+            return "the pose of the arm is not known yet"
+        newest = self._newest
+        if newest is not None and chunk.stamp <= newest.stamp:
+            same = chunk.sequence == newest.sequence
+            return "duplicate" if same else f"out of order: chunk {newest.sequence} is newer"
+        if chunk.stamp <= self._not_before:
+            return "observed before the hold"
+        if chunk.stamp > now + _AHEAD:
+            return f"observed {chunk.stamp - now:.2f} s in the future: clocks differ"
+        if now - chunk.stamp > self._timeout:
+            return f"late: observed {now - chunk.stamp:.2f} s ago, over {self._timeout:.2f} s"
+        if chunk.stamp < self._history[0].t - _AHEAD:
+            return "observed before the first recorded pose"
+        if chunk.stamp > self._history[-1].t + _AHEAD:
+            return "no pose recorded at its stamp: is the arm's state coming in?"
+        return ""
+
+    def _executed(self, t: float) -> float:
+        return 0.0 if self._motion is None else self._motion.executed(t)
+
+    def _at(self, t: float, now: float) -> _Record:
+        """The recorded moment t, between two records, or the nearest end."""
+        after = bisect_right(self._history, t, key=lambda record: record.t)
+        if after == 0:
+            return self._history[0]
+        if after == len(self._history):
+            last = self._history[-1]
+            return _Record(t, last.commanded, last.measured, self._executed(min(t, now)))
+        a, b = self._history[after - 1], self._history[after]
+        s = (t - a.t) / (b.t - a.t)
+        return _Record(
+            t,
+            interpolate(a.commanded, b.commanded, s),
+            interpolate(a.measured, b.measured, s),
+            a.progress + s * (b.progress - a.progress),
+        )

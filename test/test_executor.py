@@ -1,0 +1,350 @@
+"""Executing chunks: anchoring, delays, blending, refusals, holding."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from internvla_ros.control.chunk import Chunk, Path, integrate
+from internvla_ros.control.ensemble import EnsembleError, Prediction, blend
+from internvla_ros.control.executor import ChunkExecutor, ExecutorError, Setpoint, State
+from internvla_ros.control.gripper import GripperLatch
+from internvla_ros.motion import se3
+from internvla_ros.motion.se3 import Pose
+from internvla_ros.robots.embodiment import ActionConvention
+
+Array = NDArray[np.float64]
+TARGET = ActionConvention("base", "rpy", "target", 0.5)
+PERIOD, DT, STEPS = 0.02, 0.2, 16
+HOME = Pose(np.array([0.25, 0.0, 0.15]), se3.rpy_to_matrix([0.0, math.pi / 2, 0.0]))
+STEADY = np.array([0.04, -0.03, 0.01, 0.02, 0.01, -0.05, 1.0])  # one step of an even motion
+
+
+def chunk(stamp: float, sequence: int = 1, action: Array = STEADY, steps: int = STEPS) -> Chunk:
+    return Chunk(stamp, DT, np.tile(action, (steps, 1)), sequence)
+
+
+def executor(**options: object) -> ChunkExecutor:
+    made = ChunkExecutor(TARGET, **options)  # type: ignore[arg-type]
+    made.reset(HOME, 1.0)
+    return made
+
+
+class Clock:
+    """Runs an executor at the control rate, the arm following exactly."""
+
+    def __init__(self, target: ChunkExecutor) -> None:
+        self.executor, self.tick = target, 0
+        self.setpoints: list[Setpoint] = []
+        self.run(1)
+
+    @property
+    def now(self) -> float:
+        return self.tick * PERIOD
+
+    def run(self, ticks: int) -> Setpoint:
+        for _ in range(ticks):
+            self.tick += 1
+            setpoint = self.executor.setpoint(self.now)
+            self.executor.record(self.now, setpoint.pose, setpoint.pose)
+            self.setpoints.append(setpoint)
+        return self.setpoints[-1]
+
+    def positions(self) -> Array:
+        return np.array([s.pose.position for s in self.setpoints])
+
+
+def test_integration_by_hand() -> None:
+    actions = np.array([[0.1, 0, 0, 0, 0, math.pi / 2, 1.0], [0, 0.2, 0, math.pi / 2, 0, 0, 0.0]])
+    poses = integrate(Pose(np.array([1.0, 0, 0]), np.eye(3)), actions, TARGET)
+    np.testing.assert_allclose(poses[2].position, [1.1, 0.2, 0.0])
+    # The second turn is about the base's x axis, not about the turned frame's.
+    expected = se3.rpy_to_matrix([math.pi / 2, 0, 0]) @ se3.rpy_to_matrix([0, 0, math.pi / 2])
+    np.testing.assert_allclose(poses[2].rotation, expected, atol=1e-12)
+
+
+@given(st.lists(st.lists(st.floats(-0.2, 0.2), min_size=6, max_size=6), min_size=1, max_size=16))
+def test_integration_is_undone_by_differences(deltas: list[list[float]]) -> None:
+    actions = np.column_stack([np.array(deltas), np.ones(len(deltas))])
+    for convention in (TARGET, replace(TARGET, rotation="rotvec")):
+        poses = integrate(HOME, actions, convention)
+        assert all(pose.is_valid(1e-9) for pose in poses)
+        for before, after, action in zip(poses, poses[1:], actions, strict=False):
+            np.testing.assert_allclose(after.position - before.position, action[:3], atol=1e-12)
+            turn = after.rotation @ before.rotation.T
+            angles = se3.matrix_to_rpy if convention.rotation == "rpy" else se3.matrix_to_rotvec
+            np.testing.assert_allclose(angles(turn), action[3:6], atol=1e-9)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_a_path_is_continuous_in_pose_and_velocity(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    actions = np.column_stack([rng.uniform(-0.06, 0.06, (5, 6)), np.ones(5)])
+    poses = integrate(HOME, actions, TARGET)
+    path = Path(10.0, DT, poses, actions[:, 6])
+    assert se3.distance(path.pose(9.0), poses[0]) == pytest.approx((0.0, 0.0), abs=1e-12)
+    assert se3.distance(path.pose(12.0), poses[-1]) == pytest.approx((0.0, 0.0), abs=1e-7)
+    middle = path.pose(10.0 + 2.5 * DT)
+    halfway = se3.interpolate(poses[2], poses[3], 0.5)
+    assert se3.distance(middle, halfway) == pytest.approx((0.0, 0.0), abs=1e-7)
+    times = np.arange(10.0, 11.0, 0.004)
+    positions = np.array([path.pose(t).position for t in times])
+    speeds = np.diff(positions, axis=0) / 0.004
+    assert np.abs(np.diff(speeds, axis=0)).max() < 0.004 * 0.13 / DT**2 + 1e-9
+
+
+@given(
+    st.lists(st.floats(0.0, 0.19), min_size=6, max_size=6),
+    st.sampled_from(["latest", "temporal", "adaptive"]),
+    st.sampled_from(["target", "measured"]),
+)
+@settings(max_examples=40, deadline=None)
+def test_an_even_motion_sent_again_and_again_stays_even(
+    delays: list[float], method: str, anchor: str
+) -> None:
+    made = ChunkExecutor(replace(TARGET, anchor=anchor), blend=method, horizon=4)
+    made.reset(HOME, 1.0)
+    clock = Clock(made)
+    first = clock.now + delays[0]
+    arrivals = [(clock.now + i * DT, clock.now + i * DT + d) for i, d in enumerate(delays)]
+    for i, (stamp, arrival) in enumerate(arrivals):
+        while clock.now + PERIOD <= arrival:
+            clock.run(1)
+        assert made.add(chunk(stamp, i), arrival).accepted
+    clock.run(10)
+    path = Path(first, DT, integrate(HOME, np.tile(STEADY, (20, 1)), TARGET), np.ones(20))
+    for i, setpoint in enumerate(clock.setpoints, start=1):
+        metres, radians = se3.distance(setpoint.pose, path.pose(i * PERIOD))
+        assert metres < 1e-9 and radians < 1e-3
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["latest", "temporal", "adaptive"]))
+@settings(max_examples=20, deadline=None)
+def test_setpoints_never_jump_whatever_arrives(seed: int, method: str) -> None:
+    """Contradicting chunks, late, early, repeated, broken, with pauses and holds between."""
+    rng = np.random.default_rng(seed)
+    made = executor(blend=method)
+    clock = Clock(made)
+    for i in range(25):
+        actions = np.column_stack(
+            [rng.uniform(-0.05, 0.05, 6) * np.ones((8, 1)), rng.uniform(0, 1, 8)]
+        )
+        if rng.random() < 0.2:
+            actions[rng.integers(8), rng.integers(7)] = rng.choice([np.nan, np.inf, 1e6])
+        made.add(Chunk(clock.now - rng.uniform(-0.2, 1.5), DT, actions, i), clock.now)
+        if rng.random() < 0.1:
+            made.hold(clock.now)
+        clock.run(int(rng.integers(1, 20)))
+    steps = np.linalg.norm(np.diff(clock.positions(), axis=0), axis=1)
+    fastest = 0.05 * math.sqrt(3) / DT + 0.3  # a chunk's speed and that of an offset fading
+    assert steps.max() < fastest * PERIOD * 1.01
+    assert all(s.pose.is_valid() and s.gripper in (0.0, 1.0) for s in clock.setpoints)
+
+
+def test_steps_already_past_are_dropped() -> None:
+    """A chunk seen 0.3 s ago by a moving arm goes on in the middle of its second step."""
+    clock = Clock(executor(blend="latest"))
+    clock.executor.add(chunk(clock.now), clock.now)
+    clock.run(20)
+    stamp = clock.now
+    seen = clock.setpoints[-1].pose
+    clock.run(15)
+    still = np.array([0, 0, 0, 0, 0, 0, 1.0])
+    actions = np.array([STEADY, still, still, still])
+    assert clock.executor.add(Chunk(stamp, DT, actions, 2), clock.now).accepted
+    end = clock.run(60)
+    expected = seen.position + STEADY[:3]
+    np.testing.assert_allclose(end.pose.position, expected, atol=1e-9)
+
+
+def test_an_arm_that_stood_still_misses_no_step() -> None:
+    clock = Clock(executor())
+    stamp = clock.now
+    clock.run(25)
+    clock.executor.add(chunk(stamp, steps=3), clock.now)
+    clock.run(2)
+    early = np.linalg.norm(clock.setpoints[-1].pose.position - HOME.position)
+    assert early == pytest.approx(2 * PERIOD / DT * np.linalg.norm(STEADY[:3]))
+    end = clock.run(60)
+    np.testing.assert_allclose(end.pose.position, HOME.position + 3 * STEADY[:3], atol=1e-9)
+
+
+def test_time_out_slows_down_and_holds_then_resumes() -> None:
+    clock = Clock(executor(timeout=0.6))
+    clock.executor.add(chunk(clock.now), clock.now)
+    clock.run(100)
+    states = [s.state for s in clock.setpoints]
+    assert states[0] is State.IDLE and states[10] is State.RUNNING and states[-1] is State.HOLDING
+    speeds = np.linalg.norm(np.diff(clock.positions(), axis=0), axis=1) / PERIOD
+    full = np.linalg.norm(STEADY[:3]) / DT
+    assert speeds[:30].max() == pytest.approx(full)
+    slowing = speeds[states.index(State.HOLDING) - 1 :]
+    assert (np.diff(slowing) <= 1e-12).all() and slowing[20:].max() == 0.0
+    assert -np.diff(speeds).min() < 1.1 * full * PERIOD / 0.3
+    held = clock.setpoints[-1].pose.position
+    assert np.linalg.norm(held - HOME.position) > 0.5 * full
+    assert clock.executor.add(chunk(clock.now, 2), clock.now).accepted
+    assert clock.run(5).state is State.RUNNING
+    assert np.linalg.norm(clock.setpoints[-1].pose.position - held) <= 5 * PERIOD * full + 1e-9
+
+
+def test_a_chunk_that_runs_out_ends_at_its_last_pose() -> None:
+    clock = Clock(executor(timeout=10.0))
+    clock.executor.add(chunk(clock.now, steps=4), clock.now)
+    end = clock.run(80)
+    assert end.state is State.HOLDING
+    expected = integrate(HOME, np.tile(STEADY, (4, 1)), TARGET)[-1]
+    assert se3.distance(end.pose, expected) == pytest.approx((0.0, 0.0), abs=1e-7)
+    assert end.chunk_age == pytest.approx(80 * PERIOD)
+
+
+def test_refusals_say_why_and_change_nothing() -> None:
+    clock = Clock(executor())
+    clock.run(50)
+    now, add = clock.now, clock.executor.add
+    bad = np.tile(STEADY, (4, 1))
+    bad[2, 1] = math.nan
+    far = np.tile(STEADY, (4, 1))
+    far[3, 0] = 0.5
+    wild = np.tile(STEADY, (4, 1))
+    wild[1, 4] = 3.0
+    assert add(chunk(now - 0.1, 7), now).accepted
+    before = clock.executor.setpoint(now + 0.1).pose
+    cases = [
+        (chunk(now - 0.1, 7), "chunk 7: duplicate"),
+        (chunk(now - 0.2, 6), "chunk 6: out of order: chunk 7 is newer"),
+        (chunk(now + 0.5, 8), "0.50 s in the future"),
+        (Chunk(now, DT, bad, 8), "step 2 is not finite"),
+        (Chunk(now, DT, far, 8), "step 3 moves 0.50 m"),
+        (Chunk(now, DT, wild, 8), "step 1 turns 3.00 rad"),
+        (Chunk(now, 0.0, bad, 8), "step time is 0.0"),
+        (Chunk(math.nan, DT, bad, 8), "stamp is nan"),
+        (Chunk(now, DT, np.zeros((0, 7)), 8), r"shape (0, 7)"),
+        (Chunk(now, DT, np.zeros((3, 6)), 8), r"shape (3, 6)"),
+    ]
+    for refused, reason in cases:
+        verdict = add(refused, now)
+        assert not verdict.accepted and reason in verdict.reason
+    after = clock.executor.setpoint(now + 0.1).pose
+    assert se3.distance(before, after) == (0.0, pytest.approx(0.0, abs=1e-12))
+
+
+def test_late_chunks_are_refused() -> None:
+    clock = Clock(executor(timeout=1.0))
+    clock.run(100)
+    verdict = clock.executor.add(chunk(clock.now - 1.2), clock.now)
+    assert "late: observed 1.20 s ago, over 1.00 s" in verdict.reason
+    clock.executor.add(chunk(clock.now, 1), clock.now)
+    stamp = clock.now + PERIOD
+    clock.run(30)
+    verdict = clock.executor.add(chunk(stamp, 2, steps=3), clock.now)
+    assert not verdict.accepted and "of its 0.60 s are past" in verdict.reason
+
+
+def test_a_restarted_sender_is_accepted() -> None:
+    clock = Clock(executor())
+    assert clock.executor.add(chunk(clock.now, 900), clock.now).accepted
+    clock.run(5)
+    assert clock.executor.add(chunk(clock.now, 1), clock.now).accepted
+
+
+def test_chunks_need_a_recorded_pose_at_their_stamp() -> None:
+    made = executor()
+    assert "not known yet" in made.add(chunk(0.0), 0.0).reason
+    made.record(5.0, HOME, HOME)
+    assert "before the first recorded pose" in made.add(chunk(4.5), 5.0).reason
+    assert "is the arm's state coming in" in made.add(chunk(5.5), 5.5).reason
+    nowhere = Pose(np.full(3, math.nan), np.eye(3))
+    made.record(6.0, nowhere, HOME)
+    assert "is the arm's state coming in" in made.add(chunk(6.0), 6.0).reason
+
+
+def test_hold_refuses_what_was_observed_before_it() -> None:
+    clock = Clock(executor())
+    clock.executor.add(chunk(clock.now), clock.now)
+    clock.run(10)
+    seen = clock.now
+    clock.run(5)
+    clock.executor.hold(clock.now)
+    assert "observed before the hold" in clock.executor.add(chunk(seen, 2), clock.now).reason
+    assert clock.run(1).state is State.HOLDING
+    clock.run(30)
+    assert np.ptp(clock.positions()[-10:], axis=0).max() == 0.0
+    assert clock.executor.add(chunk(clock.now, 3), clock.now).accepted
+
+
+def test_reset_starts_over() -> None:
+    clock = Clock(executor())
+    clock.executor.add(chunk(clock.now), clock.now)
+    clock.run(10)
+    clock.executor.reset(HOME, 0.0)
+    setpoint = clock.executor.setpoint(clock.now)
+    assert setpoint.state is State.IDLE and setpoint.gripper == 0.0
+    assert setpoint.chunk_age is None
+    assert se3.distance(setpoint.pose, HOME)[0] == 0.0
+    with pytest.raises(ExecutorError, match="must come before"):
+        ChunkExecutor(TARGET).setpoint(0.0)
+
+
+def test_bad_options_are_refused() -> None:
+    with pytest.raises(EnsembleError, match="known: latest, temporal, adaptive"):
+        ChunkExecutor(TARGET, blend="mean")
+    with pytest.raises(EnsembleError, match="at least 1"):
+        ChunkExecutor(TARGET, horizon=0)
+    with pytest.raises(ValueError, match="timeout"):
+        ChunkExecutor(TARGET, timeout=math.nan)
+
+
+def test_the_gripper_is_latched() -> None:
+    latch = GripperLatch(0.5)
+    latch.reset(1.0)
+    noisy = [latch.update(v, 0.02 * i) for i, v in enumerate([0.45, 0.55, 0.41, 0.59] * 5)]
+    assert set(noisy) == {1.0}
+    assert latch.update(0.3, 1.0) == 0.0
+    assert latch.update(0.9, 1.1) == 0.0  # too soon after the change
+    assert latch.update(0.9, 1.31) == 1.0
+
+
+def test_the_gripper_closes_at_its_step_and_stays_closed_on_hold() -> None:
+    clock = Clock(executor(timeout=10.0))
+    actions = np.tile(STEADY, (4, 1))
+    actions[2:, 6] = 0.0
+    start = clock.now
+    clock.executor.add(Chunk(start, DT, actions, 1), start)
+    clock.run(100)
+    closed = [s.gripper == 0.0 for s in clock.setpoints]
+    first = closed.index(True)
+    assert (first + 1) * PERIOD - start == pytest.approx(2 * DT, abs=PERIOD + 1e-9)
+    assert all(closed[first:])
+
+
+def test_ensembles_by_hand() -> None:
+    old = Prediction(0.0, DT, np.array([[0.1, 0, 0, 0, 0, 0, 1.0], [0.2, 0, 0, 0, 0, 0.4, 1.0]]))
+    new = Prediction(DT, DT, np.array([[0.0, 0.2, 0, 0, 0, 0, 1.0], [0.3, 0, 0, 0, 0, 0, 0.0]]))
+    np.testing.assert_array_equal(blend([old, new], "latest", "rpy"), new.actions)
+    mixed = blend([old, new], "temporal", "rpy")
+    w = 1.0 / (1.0 + math.exp(-0.01))
+    np.testing.assert_allclose(mixed[0, :2], [0.2 * w, 0.2 * (1 - w)])
+    np.testing.assert_allclose(mixed[0, 5], 0.4 * w)
+    np.testing.assert_allclose(mixed[1], new.actions[1], atol=1e-12)  # the old one has ended
+    a, b = old.actions[1], new.actions[0]
+    cosine = a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    w = math.exp(0.1 * cosine) / (math.exp(0.1 * cosine) + math.exp(0.1))
+    np.testing.assert_allclose(blend([old, new], "adaptive", "rpy")[0], w * a + (1 - w) * b)
+
+
+def test_turns_are_blended_as_rotations() -> None:
+    turn = np.array([[0, 0, 0, 1.2, -0.7, 0.9, 1.0]])
+    same = [Prediction(0.0, DT, turn), Prediction(0.0, DT, turn)]
+    np.testing.assert_allclose(blend(same, "adaptive", "rpy"), turn, atol=1e-12)
+    other = np.array([[0, 0, 0, -1.2, 0.7, 0.9, 1.0]])
+    mixed = blend([Prediction(0.0, DT, turn), Prediction(0.0, DT, other)], "temporal", "rotvec")
+    w = 1.0 / (1.0 + math.exp(-0.01))
+    np.testing.assert_allclose(mixed[0, 3:6], w * turn[0, 3:6] + (1 - w) * other[0, 3:6])
