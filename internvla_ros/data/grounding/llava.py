@@ -147,7 +147,7 @@ def _read_item(row: Any, folder: Path, where: str) -> LlavaItem:
     if not isinstance(row, dict) or not isinstance(row.get("conversations"), list):
         raise DatasetError(f"{where} has no list of conversations")
     messages = row["conversations"]
-    speakers = [message.get("from") for message in messages]
+    speakers = [message.get("from") if isinstance(message, dict) else None for message in messages]
     if not messages or speakers != ["human", "gpt"] * (len(messages) // 2):
         raise DatasetError(f"{where} does not alternate between human and gpt: {speakers}")
     values = [message.get("value") for message in messages]
