@@ -6,12 +6,13 @@ cd "$root"
 leave_other_wheels
 [ -f "$venv/ros_setup" ] || fail "there is no environment in $venv" "run: make env"
 ros_setup=$(cat "$venv/ros_setup")
+base="$root | $ros_setup | $("$venv/bin/python" -V)"
 lock build
 
 # The interfaces' text and the names of everything that is installed: modules are linked, so that
 # a change inside one needs no build.
 state() {
-  printf '%s\n' "$root" "$ros_setup" "$("$venv/bin/python" -V)"
+  printf '%s\n' "$base"
   cat CMakeLists.txt package.xml msg/* srv/* action/* scripts/entry_point.in scripts/build.sh
   find . \( -path ./.venv -o -path ./.git -o -path ./build -o -path ./install -o -path ./log \) -prune \
     -o \( -path './internvla_ros/*' -o -path './launch/*' -o -path './config/*' -o -path './urdf/*' \
@@ -53,6 +54,10 @@ if [ -f install/.built ] && [ -f env.bash ] && [ "$(cat install/.built)" = "$wan
   exit 0
 fi
 
+# CMake remembers where it found things: start afresh with another ROS 2, Python or folder.
+if [ "$(cat install/.base 2>/dev/null)" != "$base" ]; then
+  rm -rf build/internvla_ros install
+fi
 say "building the overlay (messages and entry points) into install/"
 set +u
 # shellcheck disable=SC1090
@@ -68,5 +73,6 @@ if ! colcon --log-base log build --base-paths . --build-base build --install-bas
     "after a change of Python or ROS 2: make clean, then again"
 fi
 write_env
+printf '%s\n' "$base" >install/.base
 printf '%s\n' "$wanted" >install/.built
 say "done: source env.bash"

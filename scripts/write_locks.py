@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from importlib import metadata
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def pins() -> dict[str, str]:
     of an index, hence not pins.
     """
     found = {}
-    for distribution in metadata.distributions():
+    for distribution in metadata.distributions(path=[sysconfig.get_path("purelib")]):
         name = re.sub(r"[-_.]+", "-", distribution.name).lower()
         installed_by_pip = distribution.read_text("WHEEL") is not None
         if installed_by_pip and name not in OWN:
@@ -44,7 +45,8 @@ def main() -> int:
         return 2
     found = pins()
     ros = {name: version for name, version in found.items() if name.startswith("ros-")}
-    write(ROOT / "requirements-ros.lock", ros)
+    if ros:  # none where a ROS 2 installation stands in for the wheels
+        write(ROOT / "requirements-ros.lock", ros)
     write(ROOT / "requirements.lock", {name: found[name] for name in found.keys() - ros.keys()})
     return 0
 
