@@ -1,0 +1,279 @@
+"""Spatial answers drawn into pictures, antialiased."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from internvla_ros.spatial.types import Box, Point, SpatialAnswer, Trace
+
+Colour = tuple[int, int, int]
+
+AMBER: Colour = (255, 179, 0)
+CYAN: Colour = (0, 200, 230)
+MAGENTA: Colour = (236, 64, 160)
+LIME: Colour = (140, 210, 60)
+VIOLET: Colour = (160, 120, 255)
+PALETTE: tuple[Colour, ...] = (AMBER, CYAN, LIME, MAGENTA, VIOLET)
+TRACE_COLOURS: tuple[Colour, Colour] = ((255, 255, 255), MAGENTA)
+INK: Colour = (18, 20, 24)
+PAPER: Colour = (250, 250, 250)
+SUPERSAMPLING = 3
+
+
+def annotate(
+    image: NDArray[np.uint8],
+    answer: SpatialAnswer | None = None,
+    *,
+    boxes: Sequence[Box] = (),
+    points: Sequence[Point] = (),
+    traces: Sequence[Trace] = (),
+    caption: str = "",
+    status: str = "",
+) -> NDArray[np.uint8]:
+    """A copy of a picture with what was predicted drawn into it.
+
+    The first box and point are what to grasp (amber, a ring with a cross), the second where to put
+    it (cyan, a diamond); traces run from white (now) to magenta (the end).
+
+    Args:
+        image: uint8[h, w, 3] RGB.
+        answer: drawn whole, before what is given one by one; its pixels are those of `image`.
+        boxes, points, traces: drawn besides.
+        caption: a bar at the bottom, wrapped; "" for none.
+        status: a few words at the right end of the bar.
+
+    Returns:
+        uint8[h, w, 3].
+    """
+    if answer is not None:
+        boxes = (*answer.boxes, *boxes)
+        points = (*answer.points, *points)
+        traces = (*answer.traces, *traces)
+    canvas = _Canvas(image)
+    coloured = [(box, PALETTE[index % len(PALETTE)]) for index, box in enumerate(boxes)]
+    for draw in (canvas.tint, canvas.frame):
+        for box, colour in coloured:
+            draw(box, colour)
+    for trace in traces:
+        canvas.trace(trace)
+    for box, colour in coloured:
+        canvas.tag(box, colour)
+    for index, point in enumerate(points):
+        canvas.mark(point, index)
+    if caption or status:
+        canvas.caption(caption, status)
+    return canvas.finish()
+
+
+class _Canvas:
+    """A transparent layer over a picture, several times as fine; later strokes replace earlier."""
+
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise ValueError(
+                f"a picture to draw on must be uint8[h, w, 3], not {image.dtype}{list(image.shape)}"
+            )
+        self.image = image
+        self.height, self.width = image.shape[:2]
+        self.unit = max(min(self.width, self.height) / 240, 0.6)
+        """The scale of line widths and letters, 1 for a 320x240 picture."""
+        size = (self.width * SUPERSAMPLING, self.height * SUPERSAMPLING)
+        self.layer = Image.new("RGBA", size, (0, 0, 0, 0))
+        self.draw = ImageDraw.Draw(self.layer)
+
+    def finish(self) -> NDArray[np.uint8]:
+        """The picture with the layer blended over it."""
+        layer = np.asarray(self.layer.convert("RGBa").reduce(SUPERSAMPLING), np.float32)
+        alpha = layer[..., 3:] / 255
+        return (layer[..., :3] + self.image * (1 - alpha) + 0.5).astype(np.uint8)
+
+    def tint(self, box: Box, colour: Colour) -> None:
+        """A touch of colour over a box."""
+        corners = self._fine(box.x1, box.y1, box.x2, box.y2)
+        self.draw.rectangle(corners, fill=(*colour, 26))
+
+    def frame(self, box: Box, colour: Colour) -> None:
+        """A box's outline with a dark edge, so that it stands out on any ground."""
+        corners = self._fine(box.x1, box.y1, box.x2, box.y2)
+        radius = self._size(2.5)
+        self.draw.rounded_rectangle(
+            _grown(corners, self._size(0.8)), radius, outline=(*INK, 150), width=self._size(3.4)
+        )
+        self.draw.rounded_rectangle(corners, radius, outline=(*colour, 255), width=self._size(1.8))
+
+    def tag(self, box: Box, colour: Colour) -> None:
+        """A box's label on a plate above it, or inside it where there is no room."""
+        if not box.label:
+            return
+        words = box.label if box.score >= 1 else f"{box.label} {box.score:.2f}"
+        font = _font(self._size(9))
+        pad = self._size(2.5)
+        left, top, right, bottom = font.getbbox(words)
+        width, height = right - left + 2 * pad, bottom - top + 2 * pad
+        x = box.x1 * SUPERSAMPLING
+        y = box.y1 * SUPERSAMPLING - height - self._size(2)
+        if y < 0:
+            y = min(box.y2 * SUPERSAMPLING + self._size(2), self.layer.height - height)
+        x = min(max(x, 0), max(self.layer.width - width, 0))
+        plate = (x, y, x + width, y + height)
+        self.draw.rounded_rectangle(plate, self._size(2.5), fill=(*colour, 235))
+        self.draw.text((x + pad - left, y + pad - top), words, font=font, fill=(*INK, 255))
+
+    def mark(self, point: Point, index: int) -> None:
+        """A ring with a cross for the first point, a diamond for all others."""
+        colour = PALETTE[index % len(PALETTE)]
+        x, y = self._fine(point.x, point.y)
+        for grow, tint in ((self._size(1.1), (*INK, 190)), (0, (*colour, 255))):
+            if index == 0:
+                self._ring(x, y, grow, tint)
+            else:
+                self._diamond(x, y, grow, tint)
+        dot = self._size(1.3)
+        self.draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=(*PAPER, 255))
+
+    def _ring(self, x: float, y: float, grow: float, tint: tuple[int, int, int, int]) -> None:
+        radius, inner, outer = self._size(5), self._size(3), self._size(8.5)
+        width = self._size(1.6)
+        circle = _grown((x - radius, y - radius, x + radius, y + radius), grow)
+        self.draw.ellipse(circle, outline=tint, width=round(width + 2 * grow))
+        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            start = (x + dx * inner, y + dy * inner)
+            end = (x + dx * (outer + grow), y + dy * (outer + grow))
+            self.draw.line((*start, *end), fill=tint, width=round(width + 2 * grow))
+
+    def _diamond(self, x: float, y: float, grow: float, tint: tuple[int, int, int, int]) -> None:
+        radius = self._size(6.5) + 1.4 * grow
+        corners = [(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)]
+        self.draw.polygon(corners, fill=tint)
+
+    def trace(self, trace: Trace) -> None:
+        """A line from white to magenta that thins and fades towards the end, with an arrow."""
+        points = _smooth(trace.points) * SUPERSAMPLING
+        steps = len(points) - 1
+        for grow, shade in ((self._size(1.2), 0.55), (0, 1.0)):
+            for step in range(steps):
+                share = step / steps
+                colour = INK if grow else _blend(*TRACE_COLOURS, share)
+                alpha = round(255 * shade * (1 - 0.45 * share))
+                radius = self._size(1.3 - 0.5 * share) + grow
+                self._stroke(points[step], points[step + 1], radius, (*colour, alpha))
+        for x, y in trace.points[1:-1] * SUPERSAMPLING:
+            dot = self._size(1.2)
+            self.draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=(*PAPER, 255))
+        self._arrow_head(points)
+
+    def _stroke(
+        self,
+        start: NDArray[np.float64],
+        end: NDArray[np.float64],
+        radius: float,
+        tint: tuple[int, int, int, int],
+    ) -> None:
+        self.draw.line((*start, *end), fill=tint, width=max(round(2 * radius), 1))
+        x, y = end
+        self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tint)
+
+    def _arrow_head(self, points: NDArray[np.float64]) -> None:
+        """A filled triangle at the end, along the path's last stretch."""
+        tip = points[-1]
+        length = self._size(8)
+        far = np.linalg.norm(points - tip, axis=1) > length
+        if not far.any():
+            return
+        heading = tip - points[np.flatnonzero(far)[-1]]
+        heading /= np.linalg.norm(heading)
+        side = np.array([-heading[1], heading[0]]) * 0.45 * length
+        base = tip - heading * length
+        corners = [tuple(tip), tuple(base + side), tuple(base - side)]
+        self.draw.polygon(corners, fill=(*MAGENTA, 255), outline=(*INK, 200))
+
+    def caption(self, words: str, status: str) -> None:
+        """A dark, translucent bar at the bottom."""
+        font = _font(self._size(11))
+        pad, width, height = self._size(6), self.layer.width, self.layer.height
+        taken = font.getlength(status) + 2 * pad if status else 0
+        lines = _wrap(words, font, width - 2 * pad - taken)
+        rise, drop = font.getmetrics()
+        pitch = rise + drop
+        top = height - pitch * max(len(lines), 1) - 1.2 * pad
+        self.draw.rectangle((0, top, width, height), fill=(*INK, 190))
+        self.draw.rectangle((0, top, self._size(2.5), height), fill=(*AMBER, 255))
+        for number, line in enumerate(lines):
+            place: tuple[float, float] = (pad + self._size(2), top + 0.6 * pad + number * pitch)
+            self.draw.text(place, line, font=font, fill=(*PAPER, 255))
+        if status:
+            place = (width - pad - font.getlength(status), top + 0.6 * pad)
+            self.draw.text(place, status, font=font, fill=(*CYAN, 255))
+
+    def _size(self, pixels: float) -> int:
+        """Pixels of a 320x240 picture in those of the layer."""
+        return max(round(pixels * self.unit * SUPERSAMPLING), 1)
+
+    def _fine(self, *values: float) -> tuple[float, ...]:
+        return tuple(value * SUPERSAMPLING for value in values)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise RuntimeError("this Pillow was built without FreeType: install the wheel from PyPI")
+    return font
+
+
+def _wrap(words: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Break a text into at most two lines; what is left over becomes an ellipsis."""
+    lines = [""]
+    for word in words.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+        if len(lines) > 2:
+            lines = [lines[0], f"{lines[1]}..."]
+            break
+    return [_shortened(line, font, width) for line in lines]
+
+
+def _shortened(line: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+    """The line itself, or as much of it as fits before an ellipsis."""
+    line = line[:400]
+    if font.getlength(line) <= width:
+        return line
+    kept = line.removesuffix("...")
+    while kept and font.getlength(kept + "...") > width:
+        kept = kept[:-1]
+    return kept + "..."
+
+
+def _grown(corners: tuple[float, ...], by: float) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = corners
+    return x1 - by, y1 - by, x2 + by, y2 + by
+
+
+def _blend(start: Colour, end: Colour, share: float) -> Colour:
+    mixed = [round(a + (b - a) * share) for a, b in zip(start, end, strict=True)]
+    return mixed[0], mixed[1], mixed[2]
+
+
+def _smooth(points: NDArray[np.float64], pieces: int = 6) -> NDArray[np.float64]:
+    """A Catmull-Rom curve through the waypoints, `pieces` segments between each two."""
+    ends = np.concatenate([points[:1], points, points[-1:]])
+    share = np.linspace(0, 1, pieces, endpoint=False)[:, None]
+    curve = [
+        0.5
+        * (
+            2 * b
+            + (c - a) * share
+            + (2 * a - 5 * b + 4 * c - d) * share**2
+            + (3 * b - a - 3 * c + d) * share**3
+        )
+        for a, b, c, d in zip(ends, ends[1:], ends[2:], ends[3:], strict=False)
+    ]
+    return np.concatenate([*curve, points[-1:]])
