@@ -195,11 +195,18 @@ def test_snapshots_survive_the_disk_and_the_writer_resumes(tmp_path: Path) -> No
             assert getattr(frame, name) == getattr(written, name)
 
 
-def test_interrupted_snapshots_keep_the_whole_shards(tmp_path: Path) -> None:
+def test_interrupted_snapshots_are_kept(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt), SnapshotWriter(tmp_path, shard_size=2) as writer:
         for seed in range(3):
             writer.write(make_frame(seed))
         raise KeyboardInterrupt
+    assert len(list(read_snapshots(tmp_path))) == 3
+
+
+def test_killed_snapshot_writer_leaves_whole_shards(tmp_path: Path) -> None:
+    writer = SnapshotWriter(tmp_path, shard_size=2)
+    for seed in range(3):
+        writer.write(make_frame(seed))
     (tmp_path / "shard_000001.parquet.tmp").write_bytes(b"half")
     assert len(list(read_snapshots(tmp_path))) == 2
     assert len(SnapshotWriter(tmp_path)) == 2

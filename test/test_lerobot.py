@@ -188,6 +188,14 @@ def test_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["photo.png"]
 
 
+def test_folder_with_snapshots_alone_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "snapshots").mkdir()
+    EpisodeWriter(tmp_path, fps=5).close()
+    with EpisodeWriter(tmp_path, fps=5) as writer:
+        writer.write(make_episode())
+    assert len(LeRobotDataset(tmp_path)) == 1
+
+
 def test_episode_that_does_not_fit_is_refused_without_a_trace(root: Path) -> None:
     base = make_episode(9)
     other_size = make_episode(9, size=(32, 32))

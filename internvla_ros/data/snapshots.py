@@ -28,8 +28,8 @@ SHARD_SIZE = 250
 class SnapshotWriter:
     """Appends frames to a folder of shards, each written whole or not at all.
 
-    Frames that did not fill a shard are written when it is closed without an error; an interrupted
-    writer loses at most those. Opening a folder that has shards continues it.
+    Frames that did not fill a shard are written when the writer is left; one that is killed loses
+    those. Opening a folder that has shards continues it.
 
     Args:
         root: the folder.
@@ -61,8 +61,7 @@ class SnapshotWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is None:
-            self.flush()
+        self.flush()
 
     def write(self, frame: Frame) -> None:
         """Add a frame."""

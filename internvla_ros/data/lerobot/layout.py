@@ -18,6 +18,8 @@ EPISODES = "meta/episodes.jsonl"
 EPISODES_STATS = "meta/episodes_stats.jsonl"
 TASKS = "meta/tasks.jsonl"
 TEMPORARY_SUFFIX = ".tmp"
+SIBLINGS = ("snapshots", "grounding")
+"""Folders that may stand beside the layout's own in a dataset."""
 IMAGE_PREFIX = "observation.images."
 TRACE_WAYPOINTS = 10
 

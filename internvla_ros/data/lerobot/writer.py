@@ -234,7 +234,8 @@ def _require_own_folder(root: Path) -> None:
         raise DatasetError(f"{root} is a file, not a folder for a dataset")
     if not root.exists() or (root / layout.INFO).exists():
         return
-    others = sorted(entry.name for entry in root.iterdir() if entry.name != "meta")
+    known = {"meta", *layout.SIBLINGS}
+    others = sorted(entry.name for entry in root.iterdir() if entry.name not in known)
     if others:
         raise DatasetError(
             f"{root} is not empty ({', '.join(others[:3])}) and has no {layout.INFO}: "
