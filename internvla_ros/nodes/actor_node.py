@@ -1,0 +1,190 @@
+"""System 1: turns the newest views and the newest plan into a chunk of motion."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import String
+
+from internvla_ros.control.chunk import Chunk
+from internvla_ros.model.plan_arrays import plan_from_arrays
+from internvla_ros.motion.kinematics import Kinematics
+from internvla_ros.motion.se3 import rot6d
+from internvla_ros.msg import ActionChunk, CameraViews, Plan
+from internvla_ros.nodes.converters import (
+    ConversionError,
+    chunk_to_message,
+    tensor_to_array,
+)
+from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
+from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, JointStateError
+from internvla_ros.nodes.pacing import RateLimit, RateMeter
+from internvla_ros.nodes.parameters import declare, setting
+from internvla_ros.nodes.policy import load_policy, views_for
+from internvla_ros.nodes.qos import LATCHED, NEWEST, SENSOR_IN
+from internvla_ros.nodes.runner import run
+from internvla_ros.nodes.stamps import seconds
+from internvla_ros.robots.description import urdf
+from internvla_ros.robots.embodiment import load_embodiment
+
+_STATE_TOLERANCE = 0.15  # s between the views and the joint state that goes with them
+
+
+@dataclass(frozen=True)
+class ActorConfig:
+    """Parameters of actor_node."""
+
+    robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
+    checkpoint: str = setting("", "folder of the policy's checkpoint")
+    device: str = setting("cpu", "where the network runs: cpu or cuda")
+    rate: float = setting(10.0, "Hz, chunks at most so often", minimum=0.1, maximum=100.0)
+    max_plan_age: float = setting(
+        1.0, "s, no chunk is made from an older plan", minimum=0.05, maximum=60.0
+    )
+    num_ddim_steps: int = setting(
+        0, "denoising steps; 0: as the checkpoint says", minimum=0, maximum=100
+    )
+    seed: int = setting(0, "of the noise that a chunk is made from", minimum=0, maximum=2**31 - 1)
+
+
+class ActorNode(Node):
+    """CameraViews, Plan and joint_states in; ActionChunk out. Never waits for the planner."""
+
+    def __init__(self) -> None:
+        super().__init__("actor")
+        self._config = declare(self, ActorConfig)
+        self._robot = load_embodiment(self._config.robot)
+        self._kinematics = Kinematics(
+            urdf(self._robot.name), self._robot.joints, self._robot.tip_frame
+        )
+        self._policy = load_policy(self._config.checkpoint, self._config.device)
+        self._reader = JointReader(self._robot)
+        self._history = JointHistory()
+        self._plan: Plan | None = None
+        self._instruction = ""
+        self._chunks = 0
+        self._silent_because = "no views"
+        self._limit = RateLimit(self._config.rate)
+        self._meter = RateMeter(window=5.0)
+        self._chunk_out = self.create_publisher(ActionChunk, "action_chunk", NEWEST)
+        self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
+        self.create_subscription(Plan, "plan", self._on_plan, NEWEST)
+        self.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_IN)
+        self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
+        self._diagnostics = Diagnostics(self, self._health)
+        self.get_logger().info(f"ready with {self._policy.config.name}")
+
+    def _on_instruction(self, message: String) -> None:
+        self._instruction = message.data.strip()
+
+    def _on_plan(self, message: Plan) -> None:
+        self._plan = message
+
+    def _on_joints(self, message: JointState) -> None:
+        try:
+            reading = self._reader.read(
+                seconds(message.header.stamp), message.name, message.position
+            )
+        except JointStateError as error:
+            self.get_logger().error(str(error), throttle_duration_sec=5.0)
+            return
+        self._history.add(reading)
+
+    def _on_views(self, views: CameraViews) -> None:
+        now = seconds(self.get_clock().now().to_msg())
+        stamp = seconds(views.header.stamp)
+        reading = self._history.at(stamp, _STATE_TOLERANCE)
+        self._silent_because = self._obstacle(now, reading)
+        if self._silent_because or not self._limit.ready(now):
+            return
+        assert self._plan is not None and reading is not None
+        try:
+            message = self._act(views, self._plan, reading)
+        except ConversionError as error:
+            self._silent_because = str(error)
+            self.get_logger().error(f"not acting: {error}", throttle_duration_sec=5.0)
+            return
+        self._meter.tick(now)
+        self._chunk_out.publish(message)
+
+    def _obstacle(self, now: float, reading: JointReading | None) -> str:
+        """Why no chunk can be made now; empty when one can."""
+        if not self._instruction:
+            return "no instruction"
+        if self._plan is None or self._plan.instruction != self._instruction:
+            return "no plan for the instruction"
+        age = now - seconds(self._plan.header.stamp)
+        if age > self._config.max_plan_age:
+            return f"the newest plan is {age:.1f} s old"
+        return "" if reading is not None else "no joint states from the time of the views"
+
+    def _act(self, views: CameraViews, plan: Plan, reading: JointReading) -> ActionChunk:
+        started = time.perf_counter()
+        images = views_for(self._policy, views)
+        latent = plan_from_arrays(
+            tensor_to_array(plan.hidden_states).astype(np.float32),
+            tensor_to_array(plan.attention_mask).astype(np.bool_),
+            plan.instruction,
+        )
+        actions = self._policy.act(
+            [images],
+            latent,
+            self._state(reading)[None],
+            _points(plan, self._policy.config.actor.num_points),
+            seed=self._config.seed,
+            num_ddim_steps=self._config.num_ddim_steps or None,
+        )[0]
+        self._chunks += 1
+        chunk = Chunk(
+            stamp=seconds(views.header.stamp),
+            dt=self._policy.config.dt,
+            actions=actions,
+            sequence=self._chunks,
+        )
+        message = chunk_to_message(
+            chunk,
+            frame=self._robot.base_frame,
+            delta_frame=self._robot.action.delta_frame,
+            rotation=self._robot.action.rotation,
+        )
+        message.views_sequence = views.sequence
+        message.plan_sequence = plan.sequence
+        message.instruction = plan.instruction
+        message.latency = time.perf_counter() - started
+        return message
+
+    def _state(self, reading: JointReading) -> NDArray[np.float64]:
+        """Tip position, first two columns of its rotation, gripper opening: [10]."""
+        tip = self._kinematics.forward(reading.positions)
+        return np.concatenate([tip.position, rot6d(tip.rotation), [reading.gripper]])
+
+    def _health(self) -> Health:
+        now = seconds(self.get_clock().now().to_msg())
+        rate = self._meter.rate(now)
+        values = {"rate": f"{rate:.1f}", "chunks": str(self._chunks)}
+        quiet = not self._instruction
+        level = OK if quiet or not self._silent_because else WARN
+        return Health(level, self._silent_because or "acting", values)
+
+
+def _points(plan: Plan, count: int) -> NDArray[np.float64] | None:
+    """The plan's points [1, count, 2] in 0..1 of their image; None unless all are there."""
+    if count == 0 or len(plan.points) != count or not plan.points_width or not plan.points_height:
+        return None
+    size = (float(plan.points_width), float(plan.points_height))
+    return np.array([[[p.x / size[0], p.y / size[1]] for p in plan.points]])
+
+
+def main() -> int:
+    """Run actor_node."""
+    return run(ActorNode)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

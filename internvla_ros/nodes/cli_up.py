@@ -1,0 +1,61 @@
+"""`internvla up`: bring the graph up, one process a node, and keep it up."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from internvla_ros.bringup import SIMULATORS, Options, command, environment, graph
+from internvla_ros.nodes.console import Console
+from internvla_ros.nodes.preflight import check, find_checkpoint
+from internvla_ros.nodes.signals import interruptible, patient
+from internvla_ros.nodes.supervisor import ProcessSpec, Supervisor
+
+_DIED = 1
+_POLL = 0.2  # s
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.add_argument("--robot", default="widowx_250s", help="its name, or the path of its YAML")
+    parser.add_argument(
+        "--sim", default="mujoco", choices=SIMULATORS, help="none: drivers run elsewhere"
+    )
+    parser.add_argument("--checkpoint", default="", metavar="DIR", help="default: the one shipped")
+    parser.add_argument("--namespace", default="", help="of all nodes, e.g. /left")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene and of the policy")
+    parser.add_argument("--real-time-factor", type=float, default=1.0, help="of the simulator")
+    parser.add_argument(
+        "--no-respawn", action="store_true", help="end when a node dies, rather than restart it"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the graph until Ctrl-C (status 0) or until a node dies for good (status 1)."""
+    checkpoint = find_checkpoint(args.checkpoint)
+    check(args.robot, checkpoint)
+    options = Options(
+        robot=args.robot,
+        sim=args.sim,
+        checkpoint=str(checkpoint),
+        namespace=args.namespace,
+        seed=args.seed,
+        real_time_factor=args.real_time_factor,
+        respawn=not args.no_respawn,
+    )
+    nodes = graph(options)
+    specs = [ProcessSpec(n.name, command(n, options.namespace), n.respawn) for n in nodes]
+    console = Console(sys.stdout, [node.name for node in nodes])
+    supervisor = Supervisor(specs, console.line, environment())
+    with interruptible():
+        try:
+            supervisor.start()
+            while not supervisor.ended:
+                supervisor.poll(_POLL)
+        except KeyboardInterrupt:
+            return 0
+        finally:
+            with patient():
+                supervisor.stop()
+    print(f"internvla up: {supervisor.ended[0]}", file=sys.stderr)
+    return _DIED

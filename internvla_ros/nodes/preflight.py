@@ -1,0 +1,88 @@
+"""What can be found wrong before any process is started."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from internvla_ros.model.config import PolicyConfig
+from internvla_ros.resources import ResourceError, resource
+from internvla_ros.robots.embodiment import Embodiment, load_embodiment
+
+DEFAULT_CHECKPOINT = "checkpoints/nano"
+_FILES = ("config.json", "model.safetensors", "dataset_statistics.json", "tokenizer.json")
+
+
+class PreflightError(RuntimeError):
+    """The graph would not come up."""
+
+
+def find_checkpoint(given: str) -> Path:
+    """The checkpoint's folder, absolute: the one given, or the one that ships.
+
+    Raises:
+        PreflightError: there is none.
+    """
+    if given:
+        return Path(given).expanduser().absolute()
+    try:
+        return resource(DEFAULT_CHECKPOINT)
+    except ResourceError as error:
+        raise PreflightError(
+            "no checkpoint ships with this build; give one with --checkpoint DIR"
+        ) from error
+
+
+def check(robot: str, checkpoint: Path) -> tuple[Embodiment, PolicyConfig]:
+    """The robot and the policy's configuration, which must fit each other.
+
+    Reads no weights, only that their file is whole.
+
+    Raises:
+        EmbodimentError: the robot is unknown or its file is wrong.
+        ConfigError: the policy's configuration is wrong.
+        PreflightError: the checkpoint is missing, incomplete or corrupt, or needs other cameras.
+    """
+    embodiment = load_embodiment(robot)
+    if not checkpoint.is_dir():
+        raise PreflightError(f"no checkpoint folder at {checkpoint}")
+    missing = [name for name in _FILES if not (checkpoint / name).is_file()]
+    if missing:
+        raise PreflightError(f"{checkpoint} is not a checkpoint: it lacks {', '.join(missing)}")
+    config = PolicyConfig.from_file(checkpoint / "config.json")
+    _check_safetensors(checkpoint / "model.safetensors")
+    for name in ("dataset_statistics.json", "tokenizer.json"):
+        _check_json(checkpoint / name)
+    cameras = [camera.name for camera in embodiment.cameras]
+    lacking = [name for name in config.cameras if name not in cameras]
+    if lacking:
+        raise PreflightError(
+            f"the policy in {checkpoint} needs camera {', '.join(lacking)}; robot "
+            f"{embodiment.name} has {', '.join(cameras)}"
+        )
+    return embodiment, config
+
+
+def _check_safetensors(path: Path) -> None:
+    """That the file is as long as its header says."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > size - 8:
+            raise PreflightError(f"{path} is corrupt: it is cut short in its header")
+        try:
+            header = json.loads(file.read(length))
+            ends = [v["data_offsets"][1] for k, v in header.items() if k != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PreflightError(f"{path} is corrupt: its header cannot be read") from error
+    if size != 8 + length + max(ends, default=0):
+        raise PreflightError(
+            f"{path} is corrupt: {size} bytes, its header says {8 + length + max(ends, default=0)}"
+        )
+
+
+def _check_json(path: Path) -> None:
+    try:
+        json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PreflightError(f"{path} is corrupt: {error}") from error

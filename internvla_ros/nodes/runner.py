@@ -1,0 +1,87 @@
+"""Running one node in one process, with a clean end on SIGINT and SIGTERM."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+import rclpy
+from rclpy.executors import Executor, SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+
+try:
+    from rclpy.experimental import EventsExecutor
+except ImportError:  # rclpy before 7.1.4
+    EventsExecutor = SingleThreadedExecutor
+
+START_FAILED = 2
+_WAKE = 0.2  # s; how long a wait may last before the signals are looked at
+
+
+class _Signals:
+    """SIGINT and SIGTERM: abandon the start at once, but let a callback come to its end."""
+
+    def __init__(self) -> None:
+        self.stop = False
+        self.spinning = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.stop = True
+        if not self.spinning:
+            raise KeyboardInterrupt
+
+
+def run(make: Callable[[], Node], args: list[str] | None = None) -> int:
+    """Initialise ROS, make the node, spin it until a signal comes, and clean up.
+
+    A node that holds something may have a method `close`, called before it is destroyed.
+
+    Args:
+        make: makes the node; raises ValueError, RuntimeError or OSError with one clear line when
+            it cannot be made.
+        args: command line with ROS arguments; None: the process's own.
+    Returns:
+        The exit status: 0 after a signal, 2 when the node could not be made.
+    """
+    signals = _Signals()
+    node: Node | None = None
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+        node = make()
+        signals.spinning = True
+        _spin(node, signals)
+    except KeyboardInterrupt:
+        return 0
+    except (ValueError, RuntimeError, OSError) as error:
+        if node is not None:
+            raise
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        return START_FAILED
+    finally:
+        signals.spinning = True
+        _shut_down(node)
+    return 0
+
+
+def _spin(node: Node, signals: _Signals) -> None:
+    executor: Executor = EventsExecutor()
+    executor.add_node(node)
+    try:
+        while rclpy.ok() and not signals.stop:
+            executor.spin_once(timeout_sec=_WAKE)
+    finally:
+        executor.remove_node(node)
+
+
+def _shut_down(node: Node | None) -> None:
+    if node is not None:
+        close = getattr(node, "close", None)
+        if callable(close):
+            close()
+        node.destroy_node()
+    rclpy.try_shutdown()
