@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from internvla_ros.data.episode import Episode, EpisodeError, Frame
 from internvla_ros.data.grounding import (
+    Centres,
     GroundingFrame,
     conversation,
     episode_frames,
@@ -136,6 +138,43 @@ def test_another_task_in_the_same_scene() -> None:
     assert not any("trajectory" in question for question in found)
     with pytest.raises(EpisodeError, match="'pink cup' is not in the frame"):
         GROUNDING.with_task("x", "pink cup", "red cube", "on")
+
+
+def test_centres_are_learned_from_the_tasks_objects() -> None:
+    rng = np.random.default_rng(1)
+    frames = [hollow_frame(rng) for _ in range(60)]
+    centres = Centres.fit(frames[:50])
+    for frame in frames[50:]:
+        np.testing.assert_allclose(centres.point(frame, "blue bowl"), frame.place_point, atol=0.01)
+        turned = frame.with_task("x", "blue bowl", "red cube", "on")
+        learned = centres.with_task(frame, "x", "green bowl", "red cube", "on")
+        assert learned.instruction == "x"
+        box = frame.box("green bowl")
+        np.testing.assert_allclose(learned.pick_point, bowl_centre(box), atol=0.01)
+        np.testing.assert_allclose(learned.place_point, turned.place_point, atol=0.01)
+
+
+def test_unknown_kinds_have_their_centre_in_the_middle() -> None:
+    np.testing.assert_allclose(Centres.fit([]).point(GROUNDING, "red cube"), [55, 75])
+    assert np.isnan(Centres.fit([]).point(GROUNDING, "green ball")).all()
+
+
+def bowl_centre(box: NDArray[np.floating]) -> NDArray[np.floating]:
+    size = box[2:] - box[:2]
+    return (box[:2] + box[2:]) / 2 + size * [0.1 * (box[0] + box[2]) / 2 / WIDTH, 0.2]
+
+
+def hollow_frame(rng: np.random.Generator) -> GroundingFrame:
+    """A cube and two bowls; the centre of a bowl lies below the middle of its box."""
+    corners = rng.uniform(20, 120, (3, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(20, 80, (3, 2))])
+    return replace(
+        GROUNDING,
+        objects=("red cube", "blue bowl", "green bowl"),
+        boxes=boxes,
+        pick_point=(boxes[0, :2] + boxes[0, 2:]) / 2,
+        place_point=bowl_centre(boxes[1]),
+    )
 
 
 def make_dataset(root: Path) -> LeRobotDataset:

@@ -114,7 +114,10 @@ class GroundingFrame:
         return self.mapped(width / self.width, height / self.height, 0, 0, width, height)
 
     def with_task(self, instruction: str, pick: str, place: str, relation: str) -> GroundingFrame:
-        """The same scene under another instruction: points are box centres, the trace is unknown.
+        """The same scene under another instruction; its trace is unknown.
+
+        Points of objects that were not the task's before are box middles, which for hollow things
+        are not their centres: `Centres.with_task` knows better.
 
         Raises:
             EpisodeError: pick or place is not one of the objects.
