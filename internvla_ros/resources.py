@@ -15,12 +15,17 @@ class ResourceError(RuntimeError):
 def roots() -> list[Path]:
     """The folders that are searched, first match first.
 
-    The source tree, when this module lies in one, stands before the installed share folders.
+    The source tree, when this module lies in one, stands before the installed share folders: the
+    one of this module's own prefix (PREFIX/lib/python3.x/site-packages), then those of ROS.
     """
     found: list[Path] = []
-    source = Path(__file__).resolve().parent.parent
+    module = Path(__file__).resolve()
+    source = module.parent.parent
     if (source / "package.xml").is_file() or (source / "config" / "robots").is_dir():
         found.append(source)
+    own = module.parents[4] / "share" / PACKAGE if len(module.parents) > 4 else None
+    if own is not None and own.is_dir():
+        found.append(own)
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         share = Path(prefix) / "share" / PACKAGE
         if prefix and share.is_dir():

@@ -110,7 +110,9 @@ class CameraSpec:
         right = right / np.linalg.norm(right)
         return np.stack([right, np.cross(forward, right), forward], axis=1)
 
-    def intrinsics(self, width: int | None = None, height: int | None = None) -> NDArray[np.float64]:
+    def intrinsics(
+        self, width: int | None = None, height: int | None = None
+    ) -> NDArray[np.float64]:
         """K [3, 3] of the picture at the given size (by default its own), square pixels."""
         width, height = width or self.width, height or self.height
         focal = 0.5 * height / np.tan(np.radians(self.fovy) / 2)

@@ -22,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generates; 130 when told to stop, in which case the same command goes on."""
-    report = generate(
-        args.out, args.episodes, args.snapshots, args.seed, args.workers, args.robot
-    )
+    report = generate(args.out, args.episodes, args.snapshots, args.seed, args.workers, args.robot)
     print(f"{args.out}: {report.episodes} episodes, {report.snapshots} snapshots")
     for reason, count in report.discarded.items():
         print(f"discarded {count}: {reason}")

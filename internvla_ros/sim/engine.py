@@ -18,7 +18,6 @@ from internvla_ros.sim.scene import (
     TABLE_Y,
     Scene,
     arm_kinematics,
-    sample_scene,
 )
 from internvla_ros.sim.world import World
 
@@ -52,11 +51,12 @@ class Noise:
         return np.asarray(direction * length / np.linalg.norm(direction))
 
 
+PUSHES = Noise()
 QUIET = Noise(chance=0.0)
 
 
 def rollout(
-    world: World, scene: Scene, rng: np.random.Generator, noise: Noise = Noise(), seed: int = 0
+    world: World, scene: Scene, rng: np.random.Generator, noise: Noise = PUSHES, seed: int = 0
 ) -> Episode:
     """The expert at work in a scene, pushed about by `noise`, seen at the policy's rate.
 
@@ -166,9 +166,7 @@ def _pushed(
     return Pose(np.clip(pose.position + push, *workspace), pose.rotation)
 
 
-def _drive(
-    world: World, servo: EmbeddedServo, start: Pose, end: Pose, gripper: float
-) -> None:
+def _drive(world: World, servo: EmbeddedServo, start: Pose, end: Pose, gripper: float) -> None:
     """One policy period: the commanded pose glides from start to end at the control rate."""
     embodiment = world.embodiment
     ticks = round(embodiment.control_rate / embodiment.policy_rate)
@@ -210,7 +208,8 @@ def _snapshot_tip(
 ) -> NDArray[np.float64]:
     """A tip position [3]: over some object half of the time, never inside anything."""
     low = 0.08
-    spot = rng.uniform(*zip(TABLE_X, TABLE_Y, (low, START_HEIGHT[1]), strict=True))
+    lower, upper = np.transpose([TABLE_X, TABLE_Y, (low, START_HEIGHT[1])])
+    spot = rng.uniform(lower, upper)
     if rng.random() < 0.5:
         target = scene.objects[int(rng.integers(len(scene.objects)))]
         if held or rng.random() < 0.5:

@@ -17,7 +17,7 @@ from internvla_ros.sim.world import World
 PHASES = ("approach", "descend", "close", "lift", "carry", "lower", "open", "retreat")
 
 _SPEED, _TURN = 0.27, 1.25  # m/s and rad/s
-_HOVER, _GRASP, _CARRY, _RETREAT = 0.085, 0.020, 0.105, 0.120  # heights of the tip, m
+_HOVER, _GRASP, _CARRY, _RETREAT = 0.085, 0.022, 0.105, 0.120  # heights of the tip, m
 _CLEARED = 0.075  # from this height on the object may travel sideways
 _NEAR, _CLOSE = 0.012, 0.007  # m: near enough to go down; to close or open the gripper
 _FINGERS = 0.0155  # m that the fingers reach beyond the tip
@@ -92,22 +92,22 @@ class Expert:
             return "open"
         return "lower"
 
-    def _goal(
-        self, world: World, commanded: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    def _goal(self, world: World, commanded: NDArray[np.float64]) -> NDArray[np.float64]:
         """Where the tip should go in this phase."""
         task = world.scene.task
         pick, place = world.object_position(task.pick), world.object_position(task.place)
         if self._phase in ("carry", "lower"):
             # The object need not be in the middle of the fingers: bring it, not the tip, there.
             place = place + world.tip_pose().position - pick
-        x, y = {
-            "approach": pick, "descend": pick, "carry": place, "lower": place,
-        }.get(self._phase, commanded)[:2]
-        z = {
-            "approach": _HOVER, "descend": _GRASP, "close": _GRASP, "lift": _CARRY,
-            "carry": _CARRY, "lower": self._release(world), "open": commanded[2],
-            "retreat": _RETREAT,
+        x, y, z = {
+            "approach": (pick[0], pick[1], _HOVER),
+            "descend": (pick[0], pick[1], _GRASP),
+            "close": (commanded[0], commanded[1], _GRASP),
+            "lift": (commanded[0], commanded[1], _CARRY),
+            "carry": (place[0], place[1], _CARRY),
+            "lower": (place[0], place[1], self._release(world)),
+            "open": (commanded[0], commanded[1], commanded[2]),
+            "retreat": (commanded[0], commanded[1], _RETREAT),
         }[self._phase]
         if self._phase == "approach" and np.hypot(x - commanded[0], y - commanded[1]) > 0.04:
             low = commanded[2] < _CLEARED

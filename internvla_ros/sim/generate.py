@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ from internvla_ros.data.grounding import GroundingFrame, episode_frames, write_l
 from internvla_ros.data.lerobot import EpisodeWriter, LeRobotDataset
 from internvla_ros.data.snapshots import SnapshotWriter, read_snapshots
 from internvla_ros.robots.embodiment import load_embodiment
-from internvla_ros.sim.engine import Noise, RolloutError, rollout, snapshot
+from internvla_ros.sim.engine import PUSHES, Noise, RolloutError, rollout, snapshot
 from internvla_ros.sim.parallel import in_order, stop_requests
 from internvla_ros.sim.scene import sample_scene
 from internvla_ros.sim.world import World
@@ -82,7 +82,7 @@ def generate(
     seed: int = 0,
     workers: int = 1,
     robot: str = "widowx_250s",
-    noise: Noise = Noise(),
+    noise: Noise = PUSHES,
     progress: bool = True,
 ) -> Report:
     """Makes a data set, or goes on with one that was interrupted.
@@ -125,7 +125,7 @@ def generate(
 
 def _attempts(
     writer: EpisodeWriter, seed: int, workers: int, start: _Start, report: Report
-) -> Iterator[Episode]:
+) -> Generator[Episode, None, None]:
     """The successful episodes that the data set lacks, in the order of their numbers, no end."""
     seeds = (episode_seed(seed, index) for index in itertools.count())
     missing = (number for number in seeds if number not in writer.seeds)
@@ -208,7 +208,7 @@ class _Worker:
     """What a process needs to simulate; made once, used for each of its tasks."""
 
     world: World | None = None
-    noise = Noise()
+    noise = PUSHES
 
 
 def _start_worker(robot: str, noise: Noise) -> None:

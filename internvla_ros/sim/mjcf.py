@@ -6,6 +6,8 @@ shows one; a receptacle slot is three bodies (plate, bowl, bin) of which all but
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +27,11 @@ _ARM, _THINGS = (1, 2), (2, 3)
 _FRICTION = (1.2, 0.02, 0.002)  # sliding, torsional (m), rolling (m)
 _GRIP = (1.6, 0.03, 0.002)  # of the finger pads
 _GEOM = mujoco.mjtGeom
-MOVABLE_SHAPES = {"cube": _GEOM.mjGEOM_BOX, "cylinder": _GEOM.mjGEOM_CYLINDER,
-                  "ball": _GEOM.mjGEOM_SPHERE}
+MOVABLE_SHAPES = {
+    "cube": _GEOM.mjGEOM_BOX,
+    "cylinder": _GEOM.mjGEOM_CYLINDER,
+    "ball": _GEOM.mjGEOM_SPHERE,
+}
 _ROUND = 40  # facets of what is turned
 _WALLS = 16  # boxes of a round wall
 
@@ -159,9 +164,7 @@ def _movable(spec: mujoco.MjSpec, slot: int) -> None:
 
 def _receptacle(spec: mujoco.MjSpec, slot: int, kind: str) -> None:
     """A body without freedom (mocap) whose pose a scene sets; seen as meshes, felt as boxes."""
-    body = spec.worldbody.add_body(
-        name=receptacle_body(slot, kind), mocap=True, pos=(0, 0, PARKED)
-    )
+    body = spec.worldbody.add_body(name=receptacle_body(slot, kind), mocap=True, pos=(0, 0, PARKED))
     shape = RECEPTACLES[kind]
     if kind == "bin":
         _bin(body)
@@ -262,10 +265,12 @@ def _turned(spec: mujoco.MjSpec, name: str, profile: list[tuple[float, float]]) 
     """A mesh from a profile of (radius, height), from the top middle outwards and back below."""
     angles = np.arange(_ROUND) * 2 * np.pi / _ROUND
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    vertices, normals, faces = [], [], []
-    for (r0, z0), (r1, z1) in zip(profile, profile[1:], strict=False):
+    vertices: list[NDArray[np.float64]] = []
+    normals: list[NDArray[np.float64]] = []
+    faces: list[NDArray[np.int64]] = []
+    for (r0, z0), (r1, z1) in pairwise(profile):
         normal = np.array([z0 - z1, r1 - r0]) / np.hypot(z0 - z1, r1 - r0)
-        start = sum(len(block) for block in vertices)
+        start = len(vertices) * _ROUND
         for radius, height in ((r0, z0), (r1, z1)):
             vertices.append(np.column_stack([ring * radius, np.full(_ROUND, height)]))
             normals.append(np.column_stack([ring * normal[0], np.full(_ROUND, normal[1])]))

@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import connection
@@ -24,7 +24,7 @@ def in_order(
     workers: int,
     initializer: Callable[..., None],
     initargs: tuple[Any, ...] = (),
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`function` of each task, in the order of the tasks, which may be without end.
 
     One worker means this process. More are fresh processes: `function`, `initializer` and all

@@ -154,7 +154,9 @@ def vocabulary() -> str:
     )
 
 
-def sample_scene(rng: np.random.Generator, embodiment: Embodiment, start: str = "anywhere") -> Scene:
+def sample_scene(
+    rng: np.random.Generator, embodiment: Embodiment, start: str = "anywhere"
+) -> Scene:
     """A random scene with a task that can be done.
 
     Args:
@@ -187,7 +189,8 @@ def sample_start(
 ) -> NDArray[np.float64]:
     """Joint positions [n] that hold the tip, pointing nearly down, anywhere over the table."""
     for _ in range(200):
-        position = rng.uniform(*zip(TABLE_X, TABLE_Y, START_HEIGHT, strict=True))
+        lower, upper = np.transpose([TABLE_X, TABLE_Y, START_HEIGHT])
+        position = rng.uniform(lower, upper)
         tilt = rng.uniform((-0.05, -0.05, -0.25), (0.05, 0.05, 0.25))
         target = Pose(position, rpy_to_matrix(tilt) @ DOWN)
         found = kinematics.inverse(target, embodiment.ready)
@@ -220,11 +223,14 @@ def _build(
         instruction = template.format(pick=pick, place=place)
     objects = _layout(rng, movables, receptacles)
     order = rng.permutation(len(objects))
-    ready = np.array(embodiment.ready)
+    if start == "ready":
+        first = np.array(embodiment.ready)
+    else:
+        first = sample_start(rng, embodiment, arm_kinematics(embodiment))
     return Scene(
         objects=tuple(objects[i] for i in order),
         task=Task(pick, place, relation, instruction),
-        start=ready if start == "ready" else sample_start(rng, embodiment, arm_kinematics(embodiment)),
+        start=first,
         look=_look(rng),
     )
 

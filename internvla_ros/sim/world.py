@@ -63,6 +63,7 @@ class World:
         self.data = mujoco.MjData(self.model)
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
         weakref.finalize(self, _free, self._renderers)
+        self._optics = {camera.name: camera.optical_rotation() for camera in embodiment.cameras}
         self._objects: dict[str, _Placed] = {}
         self._scene: Scene | None = None
         self._arm_q = self._addresses(embodiment.joints, self.model.jnt_qposadr)
@@ -78,9 +79,7 @@ class World:
         self._tip = self.model.body(embodiment.tip_frame).id
         self._rest(embodiment.ready, 1.0)
 
-    def _addresses(
-        self, names: tuple[str, ...], table: NDArray[np.int32]
-    ) -> NDArray[np.int64]:
+    def _addresses(self, names: tuple[str, ...], table: NDArray[np.int32]) -> NDArray[np.int64]:
         return np.array([table[self.model.joint(name).id] for name in names], dtype=np.int64)
 
     @property
@@ -277,14 +276,13 @@ class World:
     def success(self) -> bool:
         """The object lies still on or in its receptacle and the open gripper has left it."""
         task = self.scene.task
-        pick, place = self._placed(task.pick), self._placed(task.place)
+        pick = self._placed(task.pick)
         speed = np.linalg.norm(self.data.cvel[pick.body, 3:])
-        return (
+        return bool(
             self.placed(task.pick, task.place)
             and speed < _AT_REST
             and self.gripper_opening > _OPEN
             and not self._touching(pick)
-            and place.spec.role == "receptacle"
         )
 
     def placed(self, movable: str, receptacle: str) -> bool:
@@ -293,9 +291,7 @@ class World:
         shape = RECEPTACLES[place.spec.kind]
         offset = self.object_position(movable) - self.object_position(receptacle)
         height = offset[2] - thing.spec.size / 2
-        return bool(
-            np.hypot(offset[0], offset[1]) <= shape.usable and -0.005 < height < _RESTING
-        )
+        return bool(np.hypot(offset[0], offset[1]) <= shape.usable and -0.005 < height < _RESTING)
 
     def render(self, camera: str, width: int, height: int) -> NDArray[np.uint8]:
         """uint8 [height, width, 3], RGB, as the camera sees the scene now."""
@@ -323,7 +319,7 @@ class World:
         body = self.model.body(spec.frame).id
         rotation = np.array(self.data.xmat[body]).reshape(3, 3)
         position = np.array(self.data.xpos[body])
-        return Pose(position + rotation @ spec.position, rotation @ spec.optical_rotation())
+        return Pose(position + rotation @ spec.position, rotation @ self._optics[camera])
 
     def project(
         self, points: ArrayLike, camera: str, width: int, height: int
