@@ -44,7 +44,8 @@ def in_order(
     pending: deque[Future[Result]] = deque()
     try:
         for task in tasks:
-            pending.append(pool.submit(function, task))
+            with _interrupts_held_back():  # workers inherit this, until they see to it
+                pending.append(pool.submit(function, task))
             if len(pending) > 2 * workers:
                 yield pending.popleft().result()
         while pending:
@@ -72,6 +73,15 @@ def stop_requests() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _interrupts_held_back() -> Iterator[None]:
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(initializer: Callable[..., None], initargs: tuple[Any, ...]) -> None:
