@@ -54,6 +54,18 @@ PROVIDERS = {
 }
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """States an argument's default where there is one and the help does not say it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help
+        default = action.default
+        says_nothing = default is None or default is False or default in ("", argparse.SUPPRESS)
+        if not text or says_nothing or not action.option_strings or "default" in text:
+            return text
+        return f"{text} (default: %(default)s)"
+
+
 def top_parser() -> argparse.ArgumentParser:
     """The parser of what stands before the command's own arguments."""
     width = max(len(command.name) for command in COMMANDS)
@@ -81,10 +93,19 @@ def command_parser(command: Command, module: ModuleType) -> argparse.ArgumentPar
     parser = argparse.ArgumentParser(
         prog=f"internvla {command.name}",
         description=command.summary[0].upper() + command.summary[1:] + ".",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     module.add_arguments(parser)
+    use_formatter(parser)
     return parser
+
+
+def use_formatter(parser: argparse.ArgumentParser) -> None:
+    """Let `parser` and the parsers of its own sub-commands write their help as all others do."""
+    parser.formatter_class = HelpFormatter
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for sub_command in action.choices.values():
+                use_formatter(sub_command)
 
 
 def missing_part(error: ImportError) -> str | None:

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 PACKAGE = "internvla_ros"
+DEFAULT_CHECKPOINT = "checkpoints/nano"
+"""The policy that ships."""
 
 
 class ResourceError(RuntimeError):

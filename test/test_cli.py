@@ -66,7 +66,21 @@ def test_every_command_explains_each_of_its_arguments(command: cli.Command) -> N
     parser = cli.command_parser(command, importlib.import_module(command.module))
     text = parser.format_help()
     assert text.startswith(f"usage: internvla {command.name}")
-    assert all(action.help for action in parser._actions), text
+    assert all(action.help or action.choices for action in parser._actions), text
+
+
+def test_help_states_defaults_once() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int, default=3, help="how often")
+    parser.add_argument("--rate", type=float, default=2.0, help="default: the robot's")
+    parser.add_argument("--file", help="to write")
+    commands = parser.add_subparsers()
+    commands.add_parser("part").add_argument("--size", default=7, help="how large")
+    cli.use_formatter(parser)
+    text = parser.format_help() + commands.choices["part"].format_help()
+    assert "how often (default: 3)" in text
+    assert "how large (default: 7)" in text
+    assert text.count("default:") == 3
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["--nonsense"]])

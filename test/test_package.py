@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import internvla_ros
+from internvla_ros.bringup import Options, graph
 
 ROOT = Path(__file__).resolve().parent.parent
 MODULES = ROOT / "internvla_ros"
@@ -130,8 +131,10 @@ def test_every_node_has_an_executable() -> None:
     text = (ROOT / "CMakeLists.txt").read_text()
     listed = re.search(r"foreach\(node ([\w ]+)\)", text)
     assert listed is not None
-    nodes = {path.stem.removesuffix("_node") for path in (MODULES / "nodes").glob("*_node.py")}
-    assert set(listed[1].split()) == nodes
+    built = {f"{name}_node" for name in listed[1].split()}
+    assert {spec.executable for spec in graph(Options())} == built
+    for executable in built:
+        assert "\ndef main(" in (MODULES / "nodes" / f"{executable}.py").read_text()
 
 
 def test_the_locks_pin_everything_and_agree() -> None:

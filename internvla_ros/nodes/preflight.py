@@ -6,10 +6,9 @@ import json
 from pathlib import Path
 
 from internvla_ros.model.config import PolicyConfig
-from internvla_ros.resources import ResourceError, resource
+from internvla_ros.resources import DEFAULT_CHECKPOINT, ResourceError, resource
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment
 
-DEFAULT_CHECKPOINT = "checkpoints/nano"
 _FILES = ("config.json", "model.safetensors", "dataset_statistics.json", "tokenizer.json")
 
 
