@@ -1,0 +1,147 @@
+"""`internvla evaluate tabletop | grounding`: measure a policy without ROS in the loop."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from internvla_ros.control.ensemble import METHODS
+from internvla_ros.evaluate.policies import POINTS, load_model, load_policy
+from internvla_ros.evaluate.report import Report
+from internvla_ros.robots.embodiment import Embodiment, load_embodiment
+
+INTERRUPTED = 130
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `internvla evaluate`."""
+    commands = parser.add_subparsers(dest="benchmark", metavar="BENCHMARK", required=True)
+    _add_tabletop(
+        commands.add_parser(
+            "tabletop",
+            help="closed-loop success in simulated scenes",
+            description="Closed-loop success in held-out simulated scenes.",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+    )
+    _add_grounding(
+        commands.add_parser(
+            "grounding",
+            help="boxes and points against recorded frames",
+            description="Boxes and points of a policy against recorded frames.",
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )
+    )
+
+
+def _add_common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn")
+    parser.add_argument("--json", metavar="FILE", help="write the report to this file")
+    parser.add_argument("--batch", type=_count, default=1, help="samples handled at once")
+    parser.add_argument("--device", default="cpu", help="where the network runs: cpu or cuda")
+
+
+def _add_tabletop(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser)
+    parser.add_argument("--policy", default="expert", help="'expert' or a checkpoint folder")
+    parser.add_argument("--scenes", type=_count, default=100, help="number of scenes")
+    parser.add_argument("--robot", default="widowx_250s", help="the embodiment's name")
+    parser.add_argument("--max-seconds", type=float, default=25.0, help="simulated, a scene")
+    parser.add_argument("--delay", type=float, default=0.1, help="s from view to chunk, simulated")
+    parser.add_argument("--points", choices=POINTS, default="predicted", help="given to the actor")
+    parser.add_argument("--blend", choices=METHODS, help="of overlapping chunks; none: the robot's")
+    parser.add_argument("--horizon", type=_count, help="chunks blended; none: the robot's")
+    parser.add_argument("--video", metavar="DIR", help="write a video of every scene")
+
+
+def _add_grounding(parser: argparse.ArgumentParser) -> None:
+    _add_common(parser)
+    parser.add_argument("--policy", required=True, help="a checkpoint folder")
+    parser.add_argument("--data", required=True, metavar="DIR", help="a LeRobot data set")
+    parser.add_argument("--frames", type=_count, default=200, help="number of frames")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure, print the table and write the report; 130 when it was interrupted."""
+    report = _tabletop(args) if args.benchmark == "tabletop" else _grounding(args)
+    print(report.table())
+    if args.json:
+        report.write(args.json)
+        print(f"report: {args.json}")
+    return 0 if report.complete else INTERRUPTED
+
+
+def _tabletop(args: argparse.Namespace) -> Report:
+    from internvla_ros.evaluate.tabletop import TableTop, run_tabletop
+
+    embodiment = load_embodiment(args.robot)
+    delivery = _delivery(args, embodiment)
+    plan = TableTop(
+        scenes=args.scenes,
+        seed=args.seed,
+        batch=args.batch,
+        max_seconds=args.max_seconds,
+        delivery=delivery,
+        video=None if args.video is None else Path(args.video),
+    )
+    policy = load_policy(args.policy, embodiment, points=args.points, device=args.device)
+    labels = {"policy": args.policy}
+    if args.policy != "expert":
+        labels["points"] = args.points
+    with tqdm(total=args.scenes, desc="scenes", smoothing=0.05) as bar:
+        done = 0
+
+        def on_trial(row: Mapping[str, Any]) -> None:
+            nonlocal done
+            done += bool(row["success"])
+            bar.update()
+            bar.set_postfix_str(f"success {done}/{bar.n}")
+
+        return run_tabletop(embodiment, policy, plan, labels, on_trial)
+
+
+def _delivery(args: argparse.Namespace, embodiment: Embodiment) -> Any:
+    """The robot's way of blending unless told otherwise; the expert's chunks are not blended.
+
+    The expert decides from the true state; older decisions of it are just out of date.
+    """
+    from internvla_ros.evaluate.run import Delivery
+
+    blend = embodiment.ensemble.name if args.policy != "expert" else "latest"
+    delivery = Delivery(args.delay, blend, embodiment.ensemble.horizon)
+    if args.blend is not None:
+        delivery = replace(delivery, blend=args.blend)
+    if args.horizon is not None:
+        delivery = replace(delivery, horizon=args.horizon)
+    return delivery
+
+
+def _grounding(args: argparse.Namespace) -> Report:
+    from internvla_ros.data.lerobot.reader import LeRobotDataset
+    from internvla_ros.evaluate.grounding import run_grounding
+
+    dataset = LeRobotDataset(args.data)
+    model = load_model(args.policy, args.device)
+    with tqdm(total=args.frames, desc="frames", smoothing=0.05) as bar:
+        return run_grounding(
+            model,
+            dataset,
+            frames=args.frames,
+            seed=args.seed,
+            batch=args.batch,
+            labels={"policy": args.policy},
+            on_frame=lambda count: bar.update(count) and None,
+        )
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value

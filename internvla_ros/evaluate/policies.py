@@ -1,0 +1,158 @@
+"""What may sit in the policy's place: the simulator's expert, or a trained checkpoint."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from internvla_ros.evaluate.run import Decision, SceneRun
+from internvla_ros.robots.embodiment import Embodiment
+from internvla_ros.sim.engine import action_between
+from internvla_ros.sim.expert import Expert
+from internvla_ros.spatial.types import SpatialAnswer
+
+Array = NDArray[np.float64]
+Image = NDArray[np.uint8]
+
+POINTS = ("predicted", "oracle")
+
+
+class PolicyError(ValueError):
+    """A policy was asked for in a way that cannot be met."""
+
+
+class Policy(Protocol):
+    """Decides for a batch of scenes at once."""
+
+    dt: float
+    """Seconds a step of its actions."""
+
+    def decide(self, runs: Sequence[SceneRun]) -> list[Decision]:
+        """One decision a scene, from what there is to observe now."""
+        ...
+
+
+class PlannerActor(Protocol):
+    """What is used of `internvla_ros.model.policy.InternVLAM1`."""
+
+    config: Any
+
+    def look(
+        self,
+        images: Sequence[Sequence[Image]],
+        instructions: Sequence[str],
+        *,
+        drafts: dict[str, list[int]] | None = None,
+    ) -> tuple[Any, list[SpatialAnswer]]:
+        """The latent plan and the answers in pixels of each sample's first view."""
+        ...
+
+    def act(
+        self,
+        images: Sequence[Sequence[Image]],
+        plan: Any,
+        states: Array | None = None,
+        points: Array | None = None,
+        *,
+        seed: int = 0,
+    ) -> Array:
+        """Chunks [B, T, 7] in SI units."""
+        ...
+
+
+class ExpertPolicy:
+    """The simulator's scripted expert, thinking ahead as if the world stood still meanwhile."""
+
+    def __init__(self, embodiment: Embodiment) -> None:
+        self._embodiment = embodiment
+        self.dt = 1.0 / embodiment.policy_rate
+
+    def decide(self, runs: Sequence[SceneRun]) -> list[Decision]:
+        """A chunk for each scene: its first step from the true state, the rest foreseen."""
+        return [Decision(self._chunk(run)) for run in runs]
+
+    def _chunk(self, run: SceneRun) -> Array:
+        if "expert" not in run.memory:
+            run.memory["expert"] = Expert(self._embodiment)
+            run.memory["expert"].reset(run.world)
+        expert = run.memory["expert"]
+        pose, actions = run.commanded, []
+        for _ in range(self._embodiment.chunk_size):
+            wanted, gripper, _, _ = expert.act(run.world, pose)
+            actions.append(action_between(pose, wanted, gripper))
+            pose, expert = wanted, copy.copy(expert)
+        return np.array(actions)
+
+
+class LearnedPolicy:
+    """A checkpoint: looks, plans and acts as planner_node and actor_node do.
+
+    Args:
+        model: planner and actor.
+        points: where the points given to the actor come from, "predicted" by the planner or
+            "oracle", the simulator's truth.
+        seed: of the noise that chunks are made from.
+
+    Raises:
+        PolicyError: an unknown source of points.
+    """
+
+    def __init__(self, model: PlannerActor, points: str = "predicted", seed: int = 0) -> None:
+        if points not in POINTS:
+            raise PolicyError(f"points come from one of {', '.join(POINTS)}, not {points!r}")
+        self._model = model
+        self._oracle = points == "oracle"
+        self._seed = seed
+        self._cameras = tuple(model.config.cameras)
+        self.dt = float(model.config.dt)
+
+    def decide(self, runs: Sequence[SceneRun]) -> list[Decision]:
+        """Look at every scene and act on what was seen."""
+        images = [[run.picture(camera) for camera in self._cameras] for run in runs]
+        drafts = runs[0].memory.setdefault("drafts", {}) if len(runs) == 1 else None
+        plan, answers = self._model.look(images, [run.instruction for run in runs], drafts=drafts)
+        points = [self._points(run, answer) for run, answer in zip(runs, answers, strict=True)]
+        chunks = self._model.act(
+            images,
+            plan,
+            np.stack([run.state() for run in runs]),
+            np.stack(points) if self._model.config.actor.num_points else None,
+            seed=self._seed,
+        )
+        return [Decision(c, a) for c, a in zip(chunks, answers, strict=True)]
+
+    def _points(self, run: SceneRun, answer: SpatialAnswer) -> Array:
+        """[count, 2] in 0..1 of the first view; NaN unless all points are there."""
+        count = self._model.config.actor.num_points
+        spec = run.embodiment.camera(self._cameras[0])
+        truth = run.true_points(self._cameras[0])
+        predicted = np.array([[p.x, p.y] for p in answer.points]).reshape(-1, 2)
+        if len(predicted) >= 2:
+            pick, place = np.linalg.norm(predicted[:2] - truth, axis=1)
+            run.outcome.point_errors.append((float(pick), float(place)))
+        pixels = truth if self._oracle else predicted
+        if count == 0 or len(pixels) != count:
+            return np.full((count, 2), math.nan)
+        return pixels / [spec.width, spec.height]
+
+
+def load_model(path: str | Path, device: str) -> PlannerActor:
+    """A checkpoint's planner and actor; raises what `InternVLAM1.from_pretrained` raises."""
+    from internvla_ros.model.policy import InternVLAM1
+
+    return InternVLAM1.from_pretrained(path, device)
+
+
+def load_policy(
+    name: str, embodiment: Embodiment, *, points: str = "predicted", seed: int = 0, device: str
+) -> Policy:
+    """The expert for the name "expert", else the checkpoint of that name."""
+    if name == "expert":
+        return ExpertPolicy(embodiment)
+    return LearnedPolicy(load_model(name, device), points, seed)

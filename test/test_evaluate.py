@@ -1,0 +1,277 @@
+"""The benchmarks in closed loop, with the expert and with a stand-in for the model."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from internvla_ros.data.episode import Episode
+from internvla_ros.data.lerobot.reader import LeRobotDataset
+from internvla_ros.data.lerobot.writer import EpisodeWriter
+from internvla_ros.evaluate import cli
+from internvla_ros.evaluate.grounding import GroundingError, run_grounding
+from internvla_ros.evaluate.policies import ExpertPolicy, LearnedPolicy, PolicyError
+from internvla_ros.evaluate.report import Proportion, Report
+from internvla_ros.evaluate.run import Decision, Delivery, SceneRun
+from internvla_ros.evaluate.tabletop import TableTop, held_out_scene, run_tabletop
+from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.sim.world import World
+from internvla_ros.spatial.types import Box, Point, SpatialAnswer
+
+Array = NDArray[np.float64]
+ROBOT = load_embodiment("widowx_250s")
+LATEST = Delivery(delay=0.1, blend="latest")
+
+
+class ModelDouble:
+    """A test double for the model: sees the simulator's truth, acts as the scripted expert.
+
+    `off` is added to the pixels of its points; `dt` and the shapes are those of the real one.
+    """
+
+    def __init__(self, off: tuple[float, float] = (0.0, 0.0), silent: bool = False) -> None:
+        actor = SimpleNamespace(num_points=2, state_dim=10)
+        self.config = SimpleNamespace(cameras=("front", "wrist"), dt=0.2, actor=actor)
+        self._off, self._silent = off, silent
+        self._expert = ExpertPolicy(ROBOT)
+        self.runs: Sequence[SceneRun] = ()
+        self.acted: list[dict[str, Any]] = []
+
+    def look(
+        self,
+        images: Sequence[Sequence[NDArray[np.uint8]]],
+        instructions: Sequence[str],
+        *,
+        drafts: dict[str, list[int]] | None = None,
+    ) -> tuple[Any, list[SpatialAnswer]]:
+        assert [run.instruction for run in self.runs] == list(instructions)
+        assert all(view.shape == (480, 640, 3) for views in images for view in views)
+        assert (drafts is not None) == (len(images) == 1)
+        return "plan", [self._answer(run) for run in self.runs]
+
+    def _answer(self, run: SceneRun) -> SpatialAnswer:
+        if self._silent:
+            return SpatialAnswer(problems=("nothing said",))
+        points = run.true_points("front") + self._off
+        return SpatialAnswer(points=tuple(Point(x, y) for x, y in points))
+
+    def act(
+        self,
+        images: Sequence[Sequence[NDArray[np.uint8]]],
+        plan: Any,
+        states: Array | None = None,
+        points: Array | None = None,
+        *,
+        seed: int = 0,
+    ) -> Array:
+        assert plan == "plan" and states is not None and states.shape == (len(images), 10)
+        self.acted.append({"points": points, "states": states, "seed": seed})
+        return np.stack([d.actions for d in self._expert.decide(self.runs)])
+
+
+class WatchedPolicy:
+    """Lets the double see the runs that the policy under test is asked about."""
+
+    def __init__(self, double: ModelDouble, **options: Any) -> None:
+        self._double, self._policy = double, LearnedPolicy(double, **options)
+        self.dt = self._policy.dt
+
+    def decide(self, runs: Sequence[SceneRun]) -> list[Decision]:
+        self._double.runs = runs
+        return self._policy.decide(runs)
+
+
+def test_the_expert_succeeds_through_the_controllers() -> None:
+    plan = TableTop(scenes=3, seed=4, batch=2, delivery=LATEST)
+    told: list[int] = []
+    report = run_tabletop(
+        ROBOT,
+        ExpertPolicy(ROBOT),
+        plan,
+        {"policy": "expert"},
+        lambda row: told.append(row["scene"]),
+    )
+    assert report.results["success"] == Proportion(3, 3)
+    assert [row["scene"] for row in report.rows] == sorted(told) == [0, 1, 2]
+    assert all(row["refused_chunks"] == 0 and row["held"] for row in report.rows)
+    assert report.complete and report.settings["delay"] == 0.1
+
+
+def test_batches_change_nothing() -> None:
+    def rows(batch: int) -> Any:
+        plan = TableTop(scenes=3, seed=9, batch=batch, delivery=LATEST)
+        return run_tabletop(ROBOT, ExpertPolicy(ROBOT), plan, {}).rows
+
+    assert rows(1) == rows(3)
+
+
+def test_a_policy_that_does_nothing_is_given_up() -> None:
+    class Idle:
+        dt = 0.2
+
+        def decide(self, runs: Sequence[SceneRun]) -> list[Decision]:
+            return [Decision(np.zeros((4, 7))) for _ in runs]
+
+    report = run_tabletop(ROBOT, Idle(), TableTop(scenes=1, max_seconds=1.0), {})
+    assert report.results["success"] == Proportion(0, 1)
+    assert report.rows[0]["how"] == "grasped nothing" and report.rows[0]["seconds"] == 1.0
+
+
+def test_broken_chunks_are_counted_and_the_arm_stays() -> None:
+    run = SceneRun(World(ROBOT), LATEST)
+    run.start(0, held_out_scene(0, 0, ROBOT))
+    before = run.world.tip_pose().position
+    for _ in range(4):
+        run.advance(Decision(np.full((4, 7), np.nan)), 0.2, 0.2)
+    assert run.outcome.refused >= 3
+    assert np.linalg.norm(run.world.tip_pose().position - before) < 2e-3
+
+
+def test_what_the_model_is_given(tmp_path: Path) -> None:
+    double = ModelDouble(off=(3.0, -4.0))
+    policy = WatchedPolicy(double, seed=5)
+    plan = TableTop(scenes=2, seed=4, batch=2, delivery=LATEST, video=tmp_path)
+    report = run_tabletop(ROBOT, policy, plan, {})
+    assert report.results["success"] == Proportion(2, 2)
+    assert report.results["median pick point error, px"] == pytest.approx(5.0)
+    first = double.acted[0]
+    assert first["seed"] == 5 and first["points"].shape == (2, 2, 2)
+    run = SceneRun(World(ROBOT), LATEST)
+    run.start(0, held_out_scene(4, 0, ROBOT))
+    expected = (run.true_points("front") + np.array([3.0, -4.0])) / [640, 480]
+    np.testing.assert_allclose(first["points"][0], expected, atol=1e-9)
+    np.testing.assert_allclose(first["states"][0], run.state(), atol=1e-9)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["scene_0000_success.mp4", "scene_0001_success.mp4"]
+
+
+def test_points_from_the_oracle_and_points_that_lack() -> None:
+    run = SceneRun(World(ROBOT), LATEST)
+    run.start(0, held_out_scene(4, 0, ROBOT))
+    for silent, points in ((True, "predicted"), (True, "oracle"), (False, "oracle")):
+        double = ModelDouble(off=(50.0, 50.0), silent=silent)
+        WatchedPolicy(double, points=points).decide([run])
+        given = double.acted[0]["points"][0]
+        if points == "predicted":
+            assert np.isnan(given).all()
+        else:
+            np.testing.assert_allclose(given, run.true_points("front") / [640, 480])
+    with pytest.raises(PolicyError, match="predicted, oracle"):
+        LearnedPolicy(ModelDouble(), "guessed")
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> LeRobotDataset:
+    """Two short episodes; in one frame the object to pick is not seen."""
+    root = tmp_path_factory.mktemp("dataset")
+    rng = np.random.default_rng(0)
+    with EpisodeWriter(root, 5.0) as writer:
+        for number, length in enumerate((6, 4)):
+            boxes = np.tile(np.array([[10.0, 10, 30, 30], [50, 40, 90, 60]]), (length, 1, 1))
+            boxes[0, 0] = np.nan
+            writer.write(
+                Episode(
+                    images={
+                        name: np.full((length, 96, 128, 3), 40 * number, dtype=np.uint8)
+                        for name in ("front", "wrist")
+                    },
+                    state=rng.normal(size=(length, 10)),
+                    action=rng.normal(size=(length, 7)),
+                    boxes=boxes,
+                    pick_point=np.tile([20.0, 20.0], (length, 1)),
+                    place_point=np.tile([70.0, 50.0], (length, 1)),
+                    tip_pixel=rng.uniform(0, 90, (length, 2)),
+                    timestamps=np.arange(length) * 0.2,
+                    instruction="put the red cube on the blue plate",
+                    pick="red cube",
+                    place="blue plate",
+                    relation="on",
+                    objects=("red cube", "blue plate"),
+                    seed=number,
+                    success=True,
+                )
+            )
+    return LeRobotDataset(root)
+
+
+class GroundingDouble:
+    """A test double that answers every question alike."""
+
+    def __init__(self, answer: SpatialAnswer) -> None:
+        self.config = SimpleNamespace(cameras=("front",))
+        self.batches: list[int] = []
+        self._answer = answer
+
+    def look(self, images: Any, instructions: Sequence[str], **_: Any) -> Any:
+        assert all(views[0].shape == (96, 128, 3) for views in images)
+        self.batches.append(len(images))
+        return None, [self._answer] * len(instructions)
+
+    def act(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("grounding needs no action")
+
+
+def ground(dataset: LeRobotDataset, answer: SpatialAnswer, frames: int = 10) -> Report:
+    double = GroundingDouble(answer)
+    report = run_grounding(double, dataset, frames=frames, seed=1, batch=4, labels={})
+    assert sum(double.batches) == frames and max(double.batches) <= 4
+    return report
+
+
+def test_grounding_counts_boxes_and_points(dataset: LeRobotDataset) -> None:
+    answer = SpatialAnswer(
+        boxes=(Box(10, 10, 30, 28), Box(0, 0, 50, 40)), points=(Point(23, 24), Point(70, 51))
+    )
+    results = ground(dataset, answer).results
+    assert results["box IoU@0.5, pick"] == Proportion(8, 8)  # two pick boxes are not seen
+    assert results["box IoU@0.5, place"] == Proportion(0, 10)
+    assert results["box IoU@0.5, all"] == Proportion(8, 18)
+    assert results["median pick point error, px"] == pytest.approx(5.0)
+    assert results["median place point error, px"] == pytest.approx(1.0)
+
+
+def test_missing_answers_count_as_wrong(dataset: LeRobotDataset) -> None:
+    results = ground(dataset, SpatialAnswer(problems=("cut off",)), frames=5).results
+    assert results["box IoU@0.5, place"] == Proportion(0, 5)
+    assert results["missing pick points"] == 5 and results["answers with problems"] == 5
+
+
+def test_frames_are_drawn_by_the_seed_and_once_each(dataset: LeRobotDataset) -> None:
+    def frames(count: int) -> list[tuple[int, int]]:
+        return [(r["episode"], r["frame"]) for r in ground(dataset, SpatialAnswer(), count).rows]
+
+    assert frames(5) == frames(5) and len(set(frames(7))) == 7
+    assert frames(10) == [(0, i) for i in range(6)] + [(1, i) for i in range(4)]
+    with pytest.raises(GroundingError, match="has 10 frames; cannot draw 11"):
+        ground(dataset, SpatialAnswer(), 11)
+
+
+def evaluate(*words: str) -> int:
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return cli.run(parser.parse_args(words))
+
+
+def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "report.json"
+    assert evaluate("tabletop", "--scenes", "1", "--seed", "4", "--json", str(path)) == 0
+    assert "success                       1/1 = 100.0 %" in capsys.readouterr().out
+    settings = json.loads(path.read_text())["settings"]
+    assert settings["policy"] == "expert" and settings["blend"] == "latest"
+
+
+def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit):
+        evaluate("tabletop", "--scenes", "0")
+    with pytest.raises(ValueError, match="max_seconds must be above 0"):
+        evaluate("tabletop", "--max-seconds", "0")
+    with pytest.raises(ValueError, match="not a folder"):
+        evaluate("grounding", "--policy", "x", "--data", str(tmp_path / "none"))

@@ -1,0 +1,84 @@
+"""Executor and servo together: whatever a policy sends, the joints keep their limits."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from internvla_ros.control.chunk import Chunk
+from internvla_ros.control.executor import ChunkExecutor
+from internvla_ros.motion.kinematics import Kinematics
+from internvla_ros.motion.servo import EmbeddedServo
+from internvla_ros.robots.description import urdf
+from internvla_ros.robots.embodiment import load_embodiment
+
+Array = NDArray[np.float64]
+PERIOD = 0.02
+ROBOT = load_embodiment("widowx_250s")
+KINEMATICS = Kinematics(urdf(ROBOT.name), ROBOT.joints, ROBOT.tip_frame)
+
+
+class Arm:
+    """An arm that follows its joint commands exactly."""
+
+    def __init__(self, blend: str) -> None:
+        self.executor = ChunkExecutor(ROBOT.action, blend, 4, 0.8)
+        self.servo = EmbeddedServo(ROBOT, KINEMATICS)
+        tip = self.servo.start(ROBOT.ready, 0.0).tip
+        self.executor.reset(tip, 1.0)
+        self.executor.record(0.0, tip, tip)
+        self.now, self.positions, self.tips = 0.0, [ROBOT.ready] * 3, [tip]
+
+    def run(self, cycles: int) -> None:
+        for _ in range(cycles):
+            self.now += PERIOD
+            setpoint = self.executor.setpoint(self.now)
+            command = self.servo.setpoint(setpoint.pose, self.now)
+            commanded = command.tip if command.limited else setpoint.pose
+            self.executor.record(self.now, commanded, command.tip)
+            self.positions.append(command.positions)
+            self.tips.append(command.tip)
+
+
+def wild_chunk(rng: np.random.Generator, now: float, sequence: int) -> Chunk:
+    """Motions of any size, some broken, seen at any time."""
+    scale = rng.choice([0.01, 0.05, 0.2, 1.0])
+    actions = np.column_stack([rng.normal(0, scale, (8, 6)), rng.uniform(0, 1, 8)])
+    if rng.random() < 0.3:
+        actions[:] = actions[0]
+    if rng.random() < 0.2:
+        actions[rng.integers(8), rng.integers(7)] = rng.choice([math.nan, math.inf, 1e9])
+    stamp = now - rng.choice([0.0, 0.1, 0.3, 2.0, -0.05, math.nan])
+    return Chunk(stamp, rng.choice([0.2, 0.05, 1.0]), actions, sequence)
+
+
+@given(st.integers(0, 2**32 - 1), st.sampled_from(["latest", "temporal", "adaptive"]))
+@settings(max_examples=25, deadline=None)
+def test_no_chunk_makes_a_joint_break_its_limits(seed: int, blend: str) -> None:
+    rng = np.random.default_rng(seed)
+    arm = Arm(blend)
+    for sequence in range(15):
+        arm.executor.add(wild_chunk(rng, arm.now, sequence), arm.now)
+        arm.run(int(rng.integers(1, 15)))
+    q = np.array(arm.positions)
+    assert (q >= ROBOT.position_lower).all() and (q <= ROBOT.position_upper).all()
+    for order, limit in enumerate((ROBOT.velocity, ROBOT.acceleration, ROBOT.jerk), start=1):
+        assert (np.abs(np.diff(q, n=order, axis=0)) <= limit * PERIOD**order * (1 + 1e-6)).all()
+    lower, upper = ROBOT.workspace
+    tips = np.array([tip.position for tip in arm.tips])
+    assert (tips > lower - 0.01).all() and (tips < upper + 0.01).all()
+
+
+def test_a_dead_policy_leaves_the_arm_at_rest_where_it_was() -> None:
+    arm = Arm("adaptive")
+    forward = np.tile([0.0, 0.05, 0.0, 0.0, 0.0, 0.0, 1.0], (16, 1))
+    assert arm.executor.add(Chunk(0.0, 0.2, forward, 1), 0.0).accepted
+    arm.run(200)
+    end = arm.tips[-1].position
+    travelled = np.linalg.norm(end - arm.tips[0].position)
+    assert 0.15 < travelled < 0.25 * (0.8 + 0.3)
+    assert np.ptp(np.array(arm.positions[-100:]), axis=0).max() < 1e-6
