@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Build the messages and the overlay with colcon, and write env.bash.
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 

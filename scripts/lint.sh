@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Style (ruff) and types (mypy).
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 leave_other_wheels

