@@ -32,6 +32,8 @@ class NodeSpec:
         parameters: set over those of config/nodes/NAME.yaml.
         remappings: topic or service -> its other name.
         respawn: start it again when it dies.
+        niceness: how much it gives way to the others when processors are scarce; the nodes that
+            keep a pace do not.
     """
 
     name: str
@@ -39,6 +41,7 @@ class NodeSpec:
     parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
     remappings: Mapping[str, str] = field(default_factory=dict)
     respawn: bool = False
+    niceness: int = 0
 
     @property
     def parameter_file(self) -> str:
@@ -84,9 +87,10 @@ def graph(options: Options) -> tuple[NodeSpec, ...]:
         "use_sim_time": options.sim != "none",
     }
     policy = {**common, "checkpoint": options.checkpoint}
+    seeded = {**policy, "seed": options.seed}
     nodes = (
-        NodeSpec("planner", "planner_node", policy, respawn=options.respawn),
-        NodeSpec("actor", "actor_node", {**policy, "seed": options.seed}, respawn=options.respawn),
+        NodeSpec("planner", "planner_node", policy, respawn=options.respawn, niceness=4),
+        NodeSpec("actor", "actor_node", seeded, respawn=options.respawn, niceness=2),
         NodeSpec("arm", "arm_node", common),
         NodeSpec("camera", "camera_node", common, respawn=options.respawn),
         NodeSpec("task", "task_node", common, respawn=options.respawn),

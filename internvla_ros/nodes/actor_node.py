@@ -43,7 +43,7 @@ class ActorConfig:
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
     checkpoint: str = setting("", "folder of the policy's checkpoint")
     device: str = setting("cpu", "where the network runs: cpu or cuda")
-    rate: float = setting(10.0, "Hz, chunks at most so often", minimum=0.1, maximum=100.0)
+    rate: float = setting(6.0, "Hz, chunks at most so often", minimum=0.1, maximum=100.0)
     max_plan_age: float = setting(
         1.0, "s, no chunk is made from an older plan", minimum=0.05, maximum=60.0
     )

@@ -208,7 +208,7 @@ class ArmNode(Node):
 def _stop_after(
     command: JointCommand, robot: Embodiment
 ) -> tuple[NDArray[np.float64], float]:
-    """Where evenly braking from a setpoint ends [n], within the joints' limits, and s until then."""
+    """Where evenly braking from a setpoint ends [n], within the limits, and s until then."""
     speed = np.abs(command.velocities)
     stop_time = max(_STOP_TIME, float((speed / robot.acceleration).max()))
     ends = command.positions + 0.5 * stop_time * command.velocities

@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from internvla_ros.bringup import Options, command, environment, graph
+from internvla_ros.bringup import Options, environment, graph
 from internvla_ros.nodes.console import Console
 from internvla_ros.nodes.demo_node import DemoNode
 from internvla_ros.nodes.demo_report import DemoReport, SceneReport
@@ -24,14 +24,14 @@ from internvla_ros.nodes.preflight import check, find_checkpoint
 from internvla_ros.nodes.processes import age, cpu_seconds
 from internvla_ros.nodes.screen import Screen, window_problem
 from internvla_ros.nodes.signals import interruptible, patient
-from internvla_ros.nodes.supervisor import ProcessSpec, Supervisor
+from internvla_ros.nodes.supervisor import Supervisor, processes
 from internvla_ros.srv import ResetScene
 
 _DIED = 1
 _INTERRUPTED = 130
 _READY_PATIENCE = 180.0  # s for all nodes to come up, on a slow machine
 _ANSWER_PATIENCE = 20.0  # s for a service or an action to answer
-_VIDEO_SIZE = (640, 480)
+_VIDEO_SIZE = (480, 360)
 _VIDEO_RATE = 10
 _DOMAINS = 100  # ROS domain ids 1..100 are free of other uses of their ports
 
@@ -43,7 +43,7 @@ class DemoError(RuntimeError):
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.add_argument("--scenes", type=int, default=5, help="how many, each a fresh one")
-    parser.add_argument("--seed", type=int, default=0, help="of the first scene; then one more each")
+    parser.add_argument("--seed", type=int, default=0, help="of the first scene; then one more")
     parser.add_argument("--instruction", default="", help="for every scene; default: the scene's")
     parser.add_argument("--timeout", type=float, default=30.0, help="s for one instruction")
     parser.add_argument("--headless", action="store_true", help="open no window")
@@ -116,7 +116,7 @@ class _Demo:
         stack.callback(self._screen.close)
         nodes = graph(options)
         self._console = Console(sys.stderr, [node.name for node in nodes])
-        specs = [ProcessSpec(node.name, command(node), node.respawn) for node in nodes]
+        specs = processes(nodes, options.namespace)
         os.environ.update(environment())
         self._supervisor = Supervisor(specs, self._log)
         stack.callback(self._supervisor.stop)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from internvla_ros.bringup import SIMULATORS, Options, command, environment, graph
+from internvla_ros.bringup import SIMULATORS, Options, environment, graph
 from internvla_ros.nodes.console import Console
 from internvla_ros.nodes.preflight import check, find_checkpoint
 from internvla_ros.nodes.signals import interruptible, patient
-from internvla_ros.nodes.supervisor import ProcessSpec, Supervisor
+from internvla_ros.nodes.supervisor import Supervisor, processes
 
 _DIED = 1
 _POLL = 0.2  # s
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         respawn=not args.no_respawn,
     )
     nodes = graph(options)
-    specs = [ProcessSpec(n.name, command(n, options.namespace), n.respawn) for n in nodes]
+    specs = processes(nodes, options.namespace)
     console = Console(sys.stdout, [node.name for node in nodes])
     supervisor = Supervisor(specs, console.line, environment())
     with interruptible():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import sys
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import PoseStamped
@@ -52,7 +53,7 @@ ENCODINGS = {
     "mono16": Encoding(1, 2, (0, 0, 0)),
 }
 
-_DTYPES = {
+_DTYPES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
     "float32": np.dtype("<f4"),
     "float64": np.dtype("<f8"),
@@ -264,5 +265,5 @@ def pose_message(pose: Pose, header: Header) -> PoseStamped:
 def _byte_array(values: NDArray[np.generic]) -> array.array[int]:
     """The bytes of an array in the type that rclpy takes without looking at each of them."""
     data = array.array("B")
-    data.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data

@@ -19,7 +19,9 @@ def check_instruction(text: str) -> str:
     """
     stripped = text.strip()
     if not stripped:
-        raise InstructionError("the instruction is empty; say what to do, e.g. 'put the red cube on the blue plate'")
+        raise InstructionError(
+            "the instruction is empty; say what to do: 'put the red cube on the blue plate'"
+        )
     if len(stripped) > MAX_LENGTH:
         raise InstructionError(
             f"the instruction has {len(stripped)} characters; at most {MAX_LENGTH} are allowed"

@@ -59,7 +59,8 @@ def declare(node: Node, config: type[Config]) -> Config:
         try:
             value = node.declare_parameter(each.name, default, _descriptor(each)).value
         except ParameterException as error:
-            raise ParameterError(f"parameter '{each.name}' of {node.get_name()}: {error}") from error
+            where = f"parameter '{each.name}' of {node.get_name()}"
+            raise ParameterError(f"{where}: {error}") from error
         choices = each.metadata["limits"].choices
         if choices and value not in choices:
             raise ParameterError(
@@ -79,10 +80,13 @@ def _descriptor(each: Field[Any]) -> ParameterDescriptor:
     if limits.choices:
         descriptor.additional_constraints = f"one of {', '.join(limits.choices)}"
     if limits.minimum is not None and limits.maximum is not None:
+        low, high = limits.minimum, limits.maximum
         if isinstance(each.default, int):
-            span = IntegerRange(from_value=int(limits.minimum), to_value=int(limits.maximum), step=1)
-            descriptor.integer_range = [span]
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(low), to_value=int(high), step=1)
+            ]
         else:
-            low, high = float(limits.minimum), float(limits.maximum)
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=float(low), to_value=float(high))
+            ]
     return descriptor

@@ -13,7 +13,7 @@ from std_msgs.msg import String
 
 from internvla_ros.model.plan_arrays import plan_to_arrays
 from internvla_ros.model.policy import InternVLAM1
-from internvla_ros.msg import CameraViews, ImagePoint, Plan, SpatialPrediction
+from internvla_ros.msg import CameraViews, Plan, SpatialPrediction
 from internvla_ros.nodes.converters import (
     ConversionError,
     answer_to_prediction,
@@ -41,7 +41,7 @@ class PlannerConfig:
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
     checkpoint: str = setting("", "folder of the policy's checkpoint")
     device: str = setting("cpu", "where the network runs: cpu or cuda")
-    rate: float = setting(10.0, "Hz, plans at most so often", minimum=0.1, maximum=100.0)
+    rate: float = setting(6.0, "Hz, plans at most so often", minimum=0.1, maximum=100.0)
     trace_every: int = setting(
         20, "every so many plans the trace is decoded too; 0: never", minimum=0, maximum=10000
     )
@@ -63,7 +63,9 @@ class PlannerNode(Node):
         self._limit = RateLimit(self._config.rate)
         self._meter = RateMeter(window=5.0)
         self._plan_out = self.create_publisher(Plan, "plan", NEWEST)
-        self._prediction_out = self.create_publisher(SpatialPrediction, "spatial_prediction", EVENTS)
+        self._prediction_out = self.create_publisher(
+            SpatialPrediction, "spatial_prediction", EVENTS
+        )
         self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
         self.create_service(Ground, "ground", self._on_ground)

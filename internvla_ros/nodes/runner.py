@@ -36,7 +36,9 @@ class _Signals:
             raise KeyboardInterrupt
 
 
-def run(make: Callable[[], Node], args: list[str] | None = None) -> int:
+def run(
+    make: Callable[[], Node], args: list[str] | None = None, *, coroutines: bool = False
+) -> int:
     """Initialise ROS, make the node, spin it until a signal comes, and clean up.
 
     A node that holds something may have a method `close`, called before it is destroyed.
@@ -45,6 +47,8 @@ def run(make: Callable[[], Node], args: list[str] | None = None) -> int:
         make: makes the node; raises ValueError, RuntimeError or OSError with one clear line when
             it cannot be made.
         args: command line with ROS arguments; None: the process's own.
+        coroutines: the node's callbacks await futures. The events executor, which needs half the
+            CPU time, turns without rest while one does, so that the other executor is used then.
     Returns:
         The exit status: 0 after a signal, 2 when the node could not be made.
     """
@@ -54,7 +58,7 @@ def run(make: Callable[[], Node], args: list[str] | None = None) -> int:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
         signals.spinning = True
-        _spin(node, signals)
+        _spin(node, SingleThreadedExecutor() if coroutines else EventsExecutor(), signals)
     except KeyboardInterrupt:
         return 0
     except (ValueError, RuntimeError, OSError) as error:
@@ -68,8 +72,7 @@ def run(make: Callable[[], Node], args: list[str] | None = None) -> int:
     return 0
 
 
-def _spin(node: Node, signals: _Signals) -> None:
-    executor: Executor = EventsExecutor()
+def _spin(node: Node, executor: Executor, signals: _Signals) -> None:
     executor.add_node(node)
     try:
         while rclpy.ok() and not signals.stop:

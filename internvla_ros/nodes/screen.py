@@ -1,4 +1,4 @@
-"""Showing the front camera with the predictions drawn in: in a video and, if there is one, a window."""
+"""The front camera with the predictions drawn in, as a video and in a window."""
 
 from __future__ import annotations
 

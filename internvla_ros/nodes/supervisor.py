@@ -12,6 +12,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from internvla_ros.bringup import NodeSpec, command
+
 _PR_SET_PDEATHSIG = 1
 _STAGES = ((signal.SIGINT, 1.5), (signal.SIGTERM, 0.7), (signal.SIGKILL, 0.5))
 _RESTARTS = 3  # in _RESTART_WINDOW seconds; more than that is dead for good
@@ -24,11 +26,21 @@ class SupervisorError(RuntimeError):
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """What to run: a short name, the command line, and whether to start it again when it dies."""
+    """What to run: a short name, the command line, whether to start it again when it dies, and
+    how much it gives way to the others (niceness, added to this process's own)."""
 
     name: str
     command: tuple[str, ...]
     respawn: bool = False
+    niceness: int = 0
+
+
+def processes(nodes: Sequence[NodeSpec], namespace: str) -> list[ProcessSpec]:
+    """What to run for a graph in a namespace: one process a node."""
+    return [
+        ProcessSpec(node.name, command(node, namespace), node.respawn, node.niceness)
+        for node in nodes
+    ]
 
 
 @dataclass(frozen=True)
@@ -149,7 +161,7 @@ class Supervisor:
             stderr=subprocess.STDOUT,
             env=self._environment,
             start_new_session=True,
-            preexec_fn=_die_with(os.getpid()),
+            preexec_fn=_before(os.getpid(), spec.niceness),
         )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
@@ -196,12 +208,13 @@ class Supervisor:
         del self._running[running.spec.name]
 
 
-def _die_with(parent: int) -> Callable[[], None]:
+def _before(parent: int, niceness: int) -> Callable[[], None]:
     """What a new process does first: ask the kernel to kill it when its parent dies."""
     prctl = ctypes.CDLL(None, use_errno=True).prctl
 
     def ask() -> None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        os.nice(niceness)
         if os.getppid() != parent:  # it died before we could ask
             os._exit(1)
 

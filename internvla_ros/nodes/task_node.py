@@ -253,7 +253,7 @@ class TaskNode(Node):
 
 def main() -> int:
     """Run task_node."""
-    return run(TaskNode)
+    return run(TaskNode, coroutines=True)
 
 
 if __name__ == "__main__":

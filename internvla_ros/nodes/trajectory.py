@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,15 +60,15 @@ class TrajectoryFollower:
                 not increase.
         """
         missing = [name for name in self._names if name not in names]
-        if missing or not points:
-            raise TrajectoryError(
-                f"trajectory lacks joints {', '.join(missing)}" if missing else "trajectory is empty"
-            )
+        if missing:
+            raise TrajectoryError(f"trajectory lacks joints {', '.join(missing)}")
+        if not points:
+            raise TrajectoryError("trajectory has no points")
         order = [list(names).index(name) for name in self._names]
         start = now if stamp == 0.0 else stamp
         way = [_waypoint(start, point, order, len(names)) for point in points]
         times = [point.time for point in way]
-        if any(later <= earlier for earlier, later in zip(times, times[1:], strict=False)):
+        if any(later <= earlier for earlier, later in pairwise(times)):
             raise TrajectoryError("times of a trajectory must increase from point to point")
         position, velocity = self.sample(now)
         ahead = [point for point in way if point.time > now]

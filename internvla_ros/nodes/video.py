@@ -34,14 +34,18 @@ class VideoFile:
                 str(path),
                 "w",
                 format="mp4",
-                options={"movflags": "frag_keyframe+empty_moov+default_base_moof"},
+                options={
+                    "movflags": "frag_keyframe+empty_moov+default_base_moof",
+                    "flush_packets": "1",
+                },
             )
         except OSError as error:
             raise VideoError(f"cannot write the video {path}: {error.strerror}") from error
         self._stream = self._container.add_stream("libx264", rate=rate)
         self._stream.width, self._stream.height = width, height
         self._stream.pix_fmt = "yuv420p"
-        self._stream.time_base = Fraction(1, rate)
+        self._period = Fraction(1, rate)
+        self._stream.codec_context.time_base = self._period
         self._stream.codec_context.gop_size = rate  # a fragment a second
         self._stream.codec_context.thread_count = 1
         self._stream.options = {"preset": "ultrafast", "crf": "23", "tune": "zerolatency"}
@@ -51,7 +55,7 @@ class VideoFile:
         """Add a picture uint8 [height, width, 3], RGB."""
         frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
         frame.pts = self.frames
-        frame.time_base = self._stream.time_base
+        frame.time_base = self._period
         self.frames += 1
         self._container.mux(self._stream.encode(frame))
 
