@@ -89,7 +89,7 @@ def rollout(
         resting = resting + 1 if done else 0
         actions.append(action_between(commanded, wanted, gripper))
         target = _pushed(wanted, noise.push(rng, phase), embodiment.workspace)
-        _drive(world, servo, commanded, target, gripper)
+        drive(world, servo, commanded, target, gripper)
         commanded = target
     if not world.success():
         raise RolloutError("the object did not stay where it was put")
@@ -166,7 +166,7 @@ def _pushed(
     return Pose(np.clip(pose.position + push, *workspace), pose.rotation)
 
 
-def _drive(world: World, servo: EmbeddedServo, start: Pose, end: Pose, gripper: float) -> None:
+def drive(world: World, servo: EmbeddedServo, start: Pose, end: Pose, gripper: float) -> None:
     """One policy period: the commanded pose glides from start to end at the control rate."""
     embodiment = world.embodiment
     ticks = round(embodiment.control_rate / embodiment.policy_rate)

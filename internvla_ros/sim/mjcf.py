@@ -22,6 +22,7 @@ KEY_LIGHT = 0.50  # brightness of the main light
 PARKED = -5.0  # height (m) of bodies that a scene does not use
 LARGEST_PICTURE = (1280, 960)
 
+_SHOWN, _HIDDEN = 1, 3  # groups of geoms; the renderer draws those below 3
 # contype, conaffinity: the arm touches objects and table, never itself.
 _ARM, _THINGS = (1, 2), (2, 3)
 _FRICTION = (1.2, 0.02, 0.002)  # sliding, torsional (m), rolling (m)
@@ -34,6 +35,10 @@ MOVABLE_SHAPES = {
 }
 _ROUND = 40  # facets of what is turned
 _WALLS = 16  # boxes of a round wall
+
+# How contacts give way: time constant (s, twice the time step) and damping ratio. Light objects
+# under a firm grip sink into softer contacts and creep.
+_CONTACT = (0.004, 1.0)
 
 # Stiffness (Nm/rad) from the shoulder to the wrist; the damping ratio is 1.
 _STIFFNESS, _ARMATURE = (2500.0, 2500.0, 2000.0, 600.0, 600.0, 300.0), 0.05
@@ -81,10 +86,9 @@ def _robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
         body_spec.gravcomp = 1.0
     for geom in spec.geoms:
         is_visual = geom.contype == 0
-        geom.group = 1 if is_visual else 3
+        geom.group = _SHOWN if is_visual else _HIDDEN
         if not is_visual:
-            geom.contype, geom.conaffinity = _ARM
-            geom.condim, geom.friction = 4, _FRICTION
+            _felt(geom, _ARM)
     base = spec.body(embodiment.base_frame)
     for geom in base.geoms:
         geom.contype = geom.conaffinity = 0  # it stands on the table
@@ -107,7 +111,7 @@ def _drive(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
         actuator.forcelimited = True
         for geom in joint.parent.geoms:
             if geom.contype:
-                geom.condim, geom.friction, geom.priority = 6, _GRIP, 1
+                geom.friction, geom.priority = _GRIP, 1
 
 
 def _surroundings(spec: mujoco.MjSpec) -> None:
@@ -116,8 +120,7 @@ def _surroundings(spec: mujoco.MjSpec) -> None:
     table = world.add_geom(
         name="table", type=_GEOM.mjGEOM_BOX, size=(0.36, 0.42, 0.02), pos=(0.19, 0, -0.02)
     )
-    table.contype, table.conaffinity = _THINGS
-    table.condim, table.friction = 4, _FRICTION
+    _felt(table)
     floor = world.add_geom(
         name="floor", type=_GEOM.mjGEOM_PLANE, size=(4, 4, 0.1), pos=(0, 0, -0.6)
     )
@@ -158,8 +161,7 @@ def _movable(spec: mujoco.MjSpec, slot: int) -> None:
         geom = body.add_geom(
             name=movable_geom(slot, kind), type=shape, size=(half, half, half), mass=0.01
         )
-        geom.contype, geom.conaffinity = _THINGS
-        geom.condim, geom.friction = 6, _FRICTION
+        _felt(geom)
 
 
 def _receptacle(spec: mujoco.MjSpec, slot: int, kind: str) -> None:
@@ -169,15 +171,15 @@ def _receptacle(spec: mujoco.MjSpec, slot: int, kind: str) -> None:
     if kind == "bin":
         _bin(body)
         return
-    seen = body.add_geom(type=_GEOM.mjGEOM_MESH, meshname=kind, name=f"{body.name}_seen")
+    seen = body.add_geom(type=_GEOM.mjGEOM_MESH, meshname=kind)
     seen.contype = seen.conaffinity = 0
-    seen.group = 1
     bottom = body.add_geom(
         type=_GEOM.mjGEOM_CYLINDER,
         size=(shape.inner + 0.001, shape.floor / 2, 0),
         pos=(0, 0, shape.floor / 2),
     )
     _felt(bottom)
+    bottom.group = _HIDDEN
     for angle in np.arange(_WALLS) * 2 * np.pi / _WALLS:
         _wall(body, shape.inner, shape.outer, shape.floor, shape.rim, float(angle))
 
@@ -204,6 +206,7 @@ def _wall(
         quat=_quaternion(turn @ board),
     )
     _felt(geom)
+    geom.group = _HIDDEN
 
 
 def _bin(body: mujoco.MjsBody) -> None:
@@ -218,17 +221,15 @@ def _bin(body: mujoco.MjsBody) -> None:
         ((0, middle, height), (half, thick, height)),
         ((0, -middle, height), (half, thick, height)),
     )
-    for index, (position, size) in enumerate(parts):
-        geom = body.add_geom(
-            type=_GEOM.mjGEOM_BOX, pos=position, size=size, name=f"{body.name}_seen_{index}"
-        )
-        geom.contype, geom.conaffinity = _THINGS
-        geom.condim, geom.friction, geom.group = 6, _FRICTION, 1
+    for position, size in parts:
+        _felt(body.add_geom(type=_GEOM.mjGEOM_BOX, pos=position, size=size))
 
 
-def _felt(geom: mujoco.MjsGeom) -> None:
-    geom.contype, geom.conaffinity = _THINGS
-    geom.condim, geom.friction, geom.group = 6, _FRICTION, 3
+def _felt(geom: mujoco.MjsGeom, masks: tuple[int, int] = _THINGS) -> None:
+    """Makes a shape collide, with friction against sliding, turning and rolling."""
+    geom.contype, geom.conaffinity = masks
+    geom.condim, geom.friction = 6, _FRICTION
+    geom.solref[:2] = _CONTACT
 
 
 def _turned_meshes(spec: mujoco.MjSpec) -> None:
