@@ -18,7 +18,12 @@ from internvla_ros.data.lerobot.reader import LeRobotDataset
 from internvla_ros.data.lerobot.writer import EpisodeWriter
 from internvla_ros.evaluate import cli
 from internvla_ros.evaluate.grounding import GroundingError, run_grounding
-from internvla_ros.evaluate.policies import ExpertPolicy, LearnedPolicy, PolicyError
+from internvla_ros.evaluate.policies import (
+    ExpertPolicy,
+    LearnedPolicy,
+    PolicyError,
+    fingerprint,
+)
 from internvla_ros.evaluate.report import Proportion, Report
 from internvla_ros.evaluate.run import Decision, Delivery, SceneRun
 from internvla_ros.evaluate.tabletop import TableTop, held_out_scene, run_tabletop
@@ -275,3 +280,11 @@ def test_bad_arguments_are_refused(tmp_path: Path) -> None:
         evaluate("tabletop", "--max-seconds", "0")
     with pytest.raises(ValueError, match="not a folder"):
         evaluate("grounding", "--policy", "x", "--data", str(tmp_path / "none"))
+
+
+def test_fingerprints_follow_the_weights(tmp_path: Path) -> None:
+    assert fingerprint(tmp_path) == ""
+    (tmp_path / "model.safetensors").write_bytes(b"one")
+    first = fingerprint(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(b"two")
+    assert len(first) == 16 and fingerprint(tmp_path) not in (first, "")

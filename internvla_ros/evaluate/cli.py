@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from internvla_ros.control.ensemble import METHODS
-from internvla_ros.evaluate.policies import POINTS, load_model, load_policy
+from internvla_ros.evaluate.policies import POINTS, fingerprint, load_model, load_policy
 from internvla_ros.evaluate.report import Report
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment
 
@@ -92,7 +92,7 @@ def _tabletop(args: argparse.Namespace) -> Report:
     policy = load_policy(args.policy, embodiment, points=args.points, device=args.device)
     labels = {"policy": args.policy}
     if args.policy != "expert":
-        labels["points"] = args.points
+        labels |= {"weights_sha256": fingerprint(args.policy), "points": args.points}
     with tqdm(total=args.scenes, desc="scenes", smoothing=0.05) as bar:
         done = 0
 
@@ -134,7 +134,7 @@ def _grounding(args: argparse.Namespace) -> Report:
             frames=args.frames,
             seed=args.seed,
             batch=args.batch,
-            labels={"policy": args.policy},
+            labels={"policy": args.policy, "weights_sha256": fingerprint(args.policy)},
             on_frame=lambda count: bar.update(count) and None,
         )
 

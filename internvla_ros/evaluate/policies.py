@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -140,6 +141,14 @@ class LearnedPolicy:
         if count == 0 or len(pixels) != count:
             return np.full((count, 2), math.nan)
         return pixels / [spec.width, spec.height]
+
+
+def fingerprint(folder: str | Path) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of a checkpoint's weights; "" without any."""
+    digest, found = hashlib.sha256(), sorted(Path(folder).glob("*.safetensors"))
+    for path in found:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16] if found else ""
 
 
 def load_model(path: str | Path, device: str) -> PlannerActor:
