@@ -1,0 +1,144 @@
+"""The diffusion transformer that predicts the noise in an action chunk.
+
+Not adaLN: the condition tokens, each shifted by the timestep embedding, stand in front of the
+noisy action tokens and everything attends to everything. In front of the action tokens also stand,
+where configured, one token per image point (the spatial prompt made explicit) and one for the
+proprioceptive state; the released actor has neither.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from internvla_ros.model.config import ActorConfig
+
+TIMESTEP_FREQUENCIES = 256
+POINT_FREQUENCIES = 6
+
+
+def timestep_embedding(timesteps: Tensor, dim: int = TIMESTEP_FREQUENCIES, period: float = 10000.0) -> Tensor:
+    """Sinusoids of integer timesteps [B] -> [B, dim], cosines first."""
+    half = dim // 2
+    rates = torch.exp(-math.log(period) * torch.arange(half, device=timesteps.device) / half)
+    angles = timesteps[:, None].float() * rates[None]
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def point_features(points: Tensor) -> Tensor:
+    """Fourier features of image coordinates [..., 2] in 0..1 -> [..., 2 + 4 * POINT_FREQUENCIES]."""
+    rates = math.pi * 2.0 ** torch.arange(POINT_FREQUENCIES, device=points.device)
+    angles = (points[..., None] * rates).flatten(-2)
+    return torch.cat([2 * points - 1, angles.sin(), angles.cos()], dim=-1)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with a fused projection."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, S, C] -> [B, S, C]."""
+        batch, length, dim = x.shape
+        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, dim // self.num_heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(mixed.transpose(1, 2).reshape(batch, length, dim))
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a tanh-approximated GELU."""
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., C] -> [..., C]."""
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block with affine-free norms."""
+
+    def __init__(self, dim: int, num_heads: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(dim, num_heads)
+        self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(dim, 4 * dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, S, C] -> [B, S, C]."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp(self.norm2(x))
+
+
+class DiT(nn.Module):
+    """eps(x_t, t | plan, points, state) for chunks [B, chunk_size, action_dim]."""
+
+    def __init__(self, config: ActorConfig, plan_tokens: int, plan_dim: int) -> None:
+        super().__init__()
+        self.config = config
+        dim = config.hidden_dim
+        self.plan_tokens = plan_tokens
+        self.x_embedder = nn.Linear(config.action_dim, dim)
+        self.t_embedder = nn.Sequential(nn.Linear(TIMESTEP_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.plan_embedder = nn.Linear(plan_dim, dim)
+        self.uncondition = nn.Parameter(torch.zeros(plan_tokens, plan_dim))
+        extra = config.num_points + (1 if config.state_dim else 0)
+        if config.num_points:
+            features = 2 + 4 * POINT_FREQUENCIES
+            self.point_embedder = nn.Sequential(nn.Linear(features, dim), nn.SiLU(), nn.Linear(dim, dim))
+            self.no_point = nn.Parameter(torch.zeros(config.num_points, dim))
+        if config.state_dim:
+            self.state_embedder = nn.Sequential(
+                nn.Linear(config.state_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
+            )
+        length = plan_tokens + extra + config.chunk_size
+        self.positional_embedding = nn.Parameter(torch.randn(length, dim) * 0.02)
+        self.blocks = nn.ModuleList(Block(dim, config.num_heads) for _ in range(config.depth))
+        self.final_norm = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
+        self.final = nn.Linear(dim, config.action_dim)
+        nn.init.zeros_(self.final.weight)
+        nn.init.zeros_(self.final.bias)
+
+    def forward(
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        plan: Tensor,
+        points: Tensor | None = None,
+        state: Tensor | None = None,
+    ) -> Tensor:
+        """Predicted noise [B, T, D].
+
+        noisy [B, T, D]; timesteps [B] integers; plan [B, plan_tokens, plan_dim] (`uncondition`
+        where there is none); points [B, num_points, 2] in 0..1, NaN where withheld; state
+        [B, state_dim], normalised.
+        """
+        time = self.t_embedder(timestep_embedding(timesteps))[:, None]
+        condition = [self.plan_embedder(plan)]
+        if self.config.num_points:
+            if points is None:
+                raise ValueError("this actor takes image points; pass NaN to withhold them")
+            withheld = points.isnan().any(dim=-1, keepdim=True)
+            embedded = self.point_embedder(point_features(points.nan_to_num(0.5)))
+            condition.append(torch.where(withheld, self.no_point.expand_as(embedded), embedded))
+        if self.config.state_dim:
+            if state is None:
+                raise ValueError("this actor takes the robot's state, and none was given")
+            condition.append(self.state_embedder(state)[:, None])
+        tokens = torch.cat([time + torch.cat(condition, dim=1), self.x_embedder(noisy)], dim=1)
+        tokens = tokens + self.positional_embedding
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.final(self.final_norm(tokens[:, -self.config.chunk_size :]))

@@ -1,0 +1,54 @@
+"""Vision attention that treats images of one size as a batch.
+
+Without flash-attention, transformers attends image by image in a Python loop. Camera views all have
+one size, so their attention is one batched call; unequal sizes take the original path.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionTransformerPretrainedModel,
+    Qwen2_5_VLVisionAttention,
+    apply_rotary_pos_emb_vision,
+)
+
+
+class EqualImagesAttention(Qwen2_5_VLVisionAttention):
+    """Same weights and results as its base; faster when every segment has the same length."""
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        cu_seqlens: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """hidden_states [sum of segment lengths, C] -> the same shape."""
+        lengths = cu_seqlens.diff()
+        if position_embeddings is None or not bool((lengths == lengths[0]).all()):
+            return super().forward(
+                hidden_states, cu_seqlens=cu_seqlens, position_embeddings=position_embeddings, **kwargs
+            )
+        total = hidden_states.shape[0]
+        qkv = self.qkv(hidden_states).view(total, 3, self.num_heads, -1)
+        query, key, value = qkv.unbind(1)
+        query, key = apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+
+        def batched(x: Tensor) -> Tensor:
+            return x.reshape(len(lengths), -1, self.num_heads, x.shape[-1]).transpose(1, 2)
+
+        mixed = F.scaled_dot_product_attention(batched(query), batched(key), batched(value))
+        return self.proj(mixed.transpose(1, 2).reshape(total, -1))
+
+
+def batch_equal_images(visual: Qwen2_5_VisionTransformerPretrainedModel) -> None:
+    """Let every block of `visual` use the batched attention, keeping its weights."""
+    for block in visual.blocks:
+        faster = EqualImagesAttention(block.attn.config)
+        faster.load_state_dict(block.attn.state_dict())
+        block.attn = faster.to(next(block.parameters()).device, torch.get_default_dtype())

@@ -1,0 +1,1 @@
+"""Training: stage 1 (spatial grounding) and stage 2 (actions under spatial prompts, co-trained)."""

@@ -1,0 +1,116 @@
+"""Stage 2's action loss: the noise in expert chunks, predicted under the spatial prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from internvla_ros.data.normalisation import DatasetStatistics
+from internvla_ros.model.planner import left_padded
+from internvla_ros.model.policy import InternVLAM1
+from internvla_ros.train.frames import EpisodeFrames
+from internvla_ros.train.loop import Streams
+
+
+@dataclass(frozen=True)
+class ActionLossConfig:
+    """How action samples are drawn and weighted."""
+
+    batch_size: int = 32
+    condition_dropout: float = 0.1
+    """Share of the samples that get the learned `uncondition` instead of the latent plan; for these
+    no image is encoded at all. 1 trains the actor on points and state alone."""
+    point_dropout: float = 0.1
+    """Probability that all points of a sample are withheld."""
+    repeated_diffusion_steps: int = 4
+    """Noise draws per encoded sample."""
+    point_noise: float = 0.012
+    """Standard deviation added to the annotated points, as a fraction of the image: the planner's
+    own points are about this wrong."""
+    state_noise: float = 0.02
+    """Standard deviation added to the normalised state."""
+    gradient_decay: float = 0.5
+    """Share of the actor's gradient that reaches the planner; 0 spares its backward pass."""
+
+
+@dataclass(frozen=True)
+class ActionBatch:
+    """One optimizer step's samples, ready for the network."""
+
+    frames: NDArray[np.int64]
+    actions: Tensor
+    points: Tensor
+    states: Tensor
+
+
+def draw(
+    data: EpisodeFrames,
+    statistics: DatasetStatistics,
+    policy: InternVLAM1,
+    config: ActionLossConfig,
+    streams: Streams,
+) -> ActionBatch:
+    """A batch of frames with normalised chunks and states, and points with the planner's errors."""
+    rng, actor = streams.numpy, policy.config.actor
+    frames = rng.integers(len(data), size=config.batch_size)
+    points = data.points[frames] + rng.normal(0, config.point_noise, (config.batch_size, 2, 2))
+    points[rng.random(config.batch_size) < config.point_dropout] = np.nan
+    assert statistics.state is not None
+    states = statistics.state.normalise(data.state[frames])
+    states = states + rng.normal(0, config.state_noise, states.shape)
+    actions = statistics.action.normalise(data.chunks(frames, actor.chunk_size))
+    return ActionBatch(frames, _tensor(actions), _tensor(points), _tensor(states))
+
+
+def action_loss(
+    policy: InternVLAM1,
+    data: EpisodeFrames,
+    statistics: DatasetStatistics,
+    config: ActionLossConfig,
+    streams: Streams,
+) -> Tensor:
+    """Mean squared error of the predicted noise over one batch."""
+    batch = draw(data, statistics, policy, config, streams)
+    planned = round(config.batch_size * (1 - config.condition_dropout))
+    condition = policy.actor.uncondition.expand(config.batch_size - planned, -1, -1)
+    if planned:
+        condition = torch.cat([_plan(policy, data, batch.frames[:planned], config), condition])
+
+    def repeated(x: Tensor) -> Tensor:
+        return x.repeat(config.repeated_diffusion_steps, *([1] * (x.ndim - 1)))
+
+    clean = repeated(batch.actions)
+    noise = torch.randn(clean.shape, generator=streams.torch)
+    timesteps = torch.randint(policy.schedule.steps, (len(clean),), generator=streams.torch)
+    predicted = policy.actor(
+        policy.schedule.noised(clean, noise, timesteps),
+        timesteps,
+        repeated(condition),
+        repeated(batch.points) if policy.config.actor.num_points else None,
+        repeated(batch.states) if policy.config.actor.state_dim else None,
+    )
+    return F.mse_loss(predicted, noise)
+
+
+def _plan(
+    policy: InternVLAM1, data: EpisodeFrames, frames: NDArray[np.int64], config: ActionLossConfig
+) -> Tensor:
+    planner, layers = policy.planner, policy.config.qformer
+    prompts = [planner.chat.prompt(policy.prompt(data.instruction(f)), planner.image_tokens) for f in frames]
+    ids, mask = left_padded(prompts, planner.chat.pad)
+    views = [torch.from_numpy(data.views[camera][frames]) for camera in policy.config.cameras]
+    planner_views = torch.stack(views[: policy.config.planner.views], dim=1).flatten(0, 1)
+    with torch.set_grad_enabled(config.gradient_decay > 0 and torch.is_grad_enabled()):
+        hidden = planner.hidden_states(ids, planner_views, mask, layers.start_layer, layers.end_layer)[0]
+    hidden = config.gradient_decay * hidden + (1 - config.gradient_decay) * hidden.detach()
+    actor_views = torch.stack(views[: policy.config.vision.views], dim=1)
+    return policy.condition(actor_views, hidden, mask)
+
+
+def _tensor(array: NDArray[np.floating]) -> Tensor:
+    return torch.as_tensor(array, dtype=torch.float32)
