@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 pytest.importorskip("rclpy")
 pytest.importorskip("internvla_ros.msg")
 
+from internvla_ros.msg import Tensor
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.motion.se3 import Pose
-from internvla_ros.msg import Tensor
 from internvla_ros.nodes.converters import (
     ENCODINGS,
     ConversionError,

@@ -82,6 +82,7 @@ class ActorNode(Node):
 
     def _on_instruction(self, message: String) -> None:
         self._instruction = message.data.strip()
+        self._plan = None
 
     def _on_plan(self, message: Plan) -> None:
         self._plan = message

@@ -114,8 +114,8 @@ class ArmController:
         if instruction == self._instruction:
             return
         self._instruction = instruction
-        self._executor.hold(now)
         if self._state in (ArmState.RUNNING, ArmState.HOLDING):
+            self._executor.hold(now)
             self._state = ArmState.STOPPED
 
     def add(self, chunk: Chunk, instruction: str, now: float) -> str:

@@ -143,10 +143,10 @@ class TaskNode(Node):
     def _begin(self, goal: ServerGoalHandle) -> None:
         patience = self._config.silence_patience
         sources = [
-            Source("arm", self._config.arm_patience, Outcome.ARM_LOST),
             *(Source(name, patience, Outcome.CAMERA_LOST) for name in self._cameras),
             Source("plan", patience, Outcome.PLANNER_LOST),
             Source("chunk", patience, Outcome.ACTOR_LOST),
+            Source("arm", self._config.arm_patience, Outcome.ARM_LOST),
         ]
         self._run = TaskRun(
             time.monotonic(),

@@ -71,7 +71,8 @@ class TaskRun:
         Args:
             now: s.
             timeout: s, > 0.
-            sources: what must keep coming, the first to be blamed first.
+            sources: what must keep coming, each after what it depends on: when one has been
+                silent for too long, the first that has been so for half as long is to blame.
             start_patience: s until each of them has come once.
             stall_patience: s for the tip to move 5 mm, or the gripper; 0: for ever.
         """
@@ -122,9 +123,8 @@ class TaskRun:
             return Outcome.ROBOT_FAULT
         if elapsed > self._timeout:
             return Outcome.TIMEOUT
-        for source in self._sources:
-            if self._silent(source, now):
-                return source.lost
+        if any(self._silent(source, now) for source in self._sources):
+            return next(s.lost for s in self._sources if self._suspect(s, now))
         return Outcome.STALLED if self._stalled(now) else None
 
     def fault(self) -> str:
@@ -132,10 +132,15 @@ class TaskRun:
         return self._arm.fault if self._arm is not None else ""
 
     def _silent(self, source: Source, now: float) -> bool:
+        """Whether nothing has come from a source for longer than is allowed."""
         last = self._seen.get(source.name)
         if last is not None:
             return now - last > source.silence
         return now - self._started > max(source.silence, self._start_patience)
+
+    def _suspect(self, source: Source, now: float) -> bool:
+        """Whether nothing has come from a source for half as long as is allowed."""
+        return now - self._seen.get(source.name, self._started) > 0.5 * source.silence
 
     def _stalled(self, now: float) -> bool:
         if self._stall_patience == 0.0 or self._moved is None:

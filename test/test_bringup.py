@@ -1,0 +1,213 @@
+"""The graph as data, what starts it, and what is found wrong before anything starts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+
+from internvla_ros.bringup import BringupError, NodeSpec, Options, command, environment, graph
+from internvla_ros.model.config import ConfigError
+from internvla_ros.nodes.preflight import PreflightError, check, find_checkpoint
+from internvla_ros.resources import resource
+from internvla_ros.robots.embodiment import EmbodimentError
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_one_node_a_name_and_a_simulator_only_when_asked_for() -> None:
+    nodes = graph(Options(checkpoint="/x"))
+    assert [node.name for node in nodes] == ["planner", "actor", "arm", "camera", "task", "sim"]
+    assert [node.name for node in graph(Options(sim="none"))] == [node.name for node in nodes[:-1]]
+
+
+def test_an_unknown_simulator() -> None:
+    with pytest.raises(BringupError, match="'gazebo'; choose one of mujoco, none"):
+        graph(Options(sim="gazebo"))
+
+
+def test_only_what_is_simulated_follows_the_simulated_clock() -> None:
+    for node in graph(Options()):
+        assert node.parameters.get("use_sim_time") == (None if node.name == "sim" else True)
+    assert all(node.parameters["use_sim_time"] is False for node in graph(Options(sim="none")))
+
+
+def test_what_moves_the_arm_is_never_started_again_by_itself() -> None:
+    respawned = {node.name for node in graph(Options()) if node.respawn}
+    assert respawned == {"planner", "actor", "camera", "task"}
+    assert not any(node.respawn for node in graph(Options(respawn=False)))
+
+
+@pytest.mark.parametrize("node", graph(Options(checkpoint="/x")), ids=lambda node: node.name)
+def test_every_parameter_is_one_of_the_node(node: NodeSpec) -> None:
+    """Names in bringup.py and in config/nodes are those that the node's module declares."""
+    source = (ROOT / "internvla_ros" / "nodes" / f"{node.executable}.py").read_text()
+    declared = set(re.findall(r"^    (\w+): \w+ = setting\(", source, re.MULTILINE))
+    content = yaml.safe_load(resource(node.parameter_file).read_text())
+    in_file = set(content["/**"]["ros__parameters"])
+    assert in_file <= declared
+    assert set(node.parameters) - {"use_sim_time"} <= declared
+
+
+def test_the_command_line_of_a_node() -> None:
+    node = NodeSpec("left", "arm_node", {"robot": 'odd "name"', "rate": 2.0, "list": ("a", "b")})
+    words = command(node, "/ns")
+    assert words[:4] == (sys.executable, "-m", "internvla_ros.nodes.arm_node", "--ros-args")
+    assert {"__node:=left", "__ns:=/ns"} <= set(words)
+    values = dict(word.split(":=", 1) for word in words if ":=" in word)
+    assert yaml.safe_load(values["robot"]) == 'odd "name"'
+    assert yaml.safe_load(values["list"]) == ["a", "b"]
+    assert yaml.safe_load(values["rate"]) == 2.0
+
+
+def test_the_environment_names_files_that_exist() -> None:
+    assert Path(environment()["FASTRTPS_DEFAULT_PROFILES_FILE"]).is_file()
+
+
+class Recorded(SimpleNamespace):
+    """Stands in for every class of launch and launch_ros: keeps what it was made with."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(args=args, **kwargs)
+
+    def perform(self, context: dict[str, str]) -> str:
+        return context[self.args[0]]
+
+
+def launch_file() -> ModuleType:
+    path = ROOT / "launch" / "bringup.launch.py"
+    spec = importlib.util.spec_from_file_location("bringup_launch", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def stand_in_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {
+        "launch": ["LaunchDescription"],
+        "launch.actions": ["DeclareLaunchArgument", "OpaqueFunction", "SetEnvironmentVariable"],
+        "launch.substitutions": ["LaunchConfiguration"],
+        "launch_ros": [],
+        "launch_ros.actions": ["Node"],
+    }
+    for module_name, classes in names.items():
+        module = ModuleType(module_name)
+        for name in classes:
+            setattr(module, name, type(name, (Recorded,), {}))
+        monkeypatch.setitem(sys.modules, module_name, module)
+
+
+def test_the_launch_file_starts_the_same_graph(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
+    stand_in_launch(monkeypatch)
+    (entities,) = launch_file().generate_launch_description().args
+    arguments = {
+        e.args[0]: e.default_value for e in entities if type(e).__name__ == "DeclareLaunchArgument"
+    }
+    assert list(arguments) == [field.name for field in fields(Options)]
+    assert sum(type(e).__name__ == "SetEnvironmentVariable" for e in entities) == len(environment())
+    started = entities[-1].function({**arguments, "checkpoint": str(checkpoint), "seed": "7"})
+    wanted = graph(Options(checkpoint=str(checkpoint), seed=7))
+    assert [(n.name, n.executable, n.respawn) for n in started] == [
+        (node.name, node.executable, node.respawn) for node in wanted
+    ]
+    for node, spec in zip(started, wanted, strict=True):
+        assert node.package == "internvla_ros"
+        assert node.parameters == [str(resource(spec.parameter_file)), dict(spec.parameters)]
+
+
+def test_the_launch_file_without_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("launch", "launch.actions"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(RuntimeError, match="internvla up"):
+        launch_file().generate_launch_description()
+
+
+CONFIG = {
+    "planner": {"qwen": {}},
+    "vision": {"dinov2": {}},
+    "qformer": {},
+    "actor": {},
+    "cameras": ["front", "wrist"],
+}
+
+
+def safetensors(size: int, announced: int) -> bytes:
+    """A weights file of one tensor of `size` bytes whose header announces another number."""
+    entry = {"dtype": "U8", "shape": [announced], "data_offsets": [0, announced]}
+    header = json.dumps({"w": entry}).encode()
+    return len(header).to_bytes(8, "little") + header + bytes(size)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder that looks like a checkpoint."""
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    (tmp_path / "model.safetensors").write_bytes(safetensors(16, 16))
+    (tmp_path / "dataset_statistics.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    return tmp_path
+
+
+def test_what_is_whole_passes(checkpoint: Path) -> None:
+    robot, config = check("widowx_250s", checkpoint)
+    assert robot.name == "widowx_250s"
+    assert config.cameras == ("front", "wrist")
+
+
+def test_an_unknown_robot(checkpoint: Path) -> None:
+    with pytest.raises(EmbodimentError, match=r"unknown robot 'r2d2'; known robots: .*widowx_250s"):
+        check("r2d2", checkpoint)
+
+
+def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(PreflightError, match=r"no checkpoint folder at .*nothing"):
+        check("widowx_250s", tmp_path / "nothing")
+    with pytest.raises(PreflightError, match=r"lacks config\.json, model.safetensors"):
+        check("widowx_250s", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("model.safetensors", safetensors(10, 16), "is corrupt: .* bytes, its header says"),
+        ("model.safetensors", b"abc", "cut short in its header"),
+        ("model.safetensors", (5).to_bytes(8, "little") + b"[1,2]", "header cannot be read"),
+        ("tokenizer.json", b"{", "tokenizer.json is corrupt"),
+        ("dataset_statistics.json", b"\xff\xfe", "dataset_statistics.json is corrupt"),
+    ],
+)
+def test_a_corrupt_checkpoint(checkpoint: Path, name: str, content: bytes, words: str) -> None:
+    (checkpoint / name).write_bytes(content)
+    with pytest.raises(PreflightError, match=words):
+        check("widowx_250s", checkpoint)
+
+
+def test_a_configuration_that_cannot_be_read(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"config\.json"):
+        check("widowx_250s", checkpoint)
+
+
+def test_a_policy_for_other_cameras(checkpoint: Path) -> None:
+    (checkpoint / "config.json").write_text(json.dumps({**CONFIG, "cameras": ["front", "side"]}))
+    with pytest.raises(PreflightError, match="needs camera side"):
+        check("widowx_250s", checkpoint)
+
+
+def test_a_checkpoint_is_named_by_its_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint("here") == tmp_path / "here"
