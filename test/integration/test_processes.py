@@ -15,6 +15,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("internvla_ros.msg")
 
+import av
 import rclpy
 from random_policy import save_random_policy
 from rclpy.signals import SignalHandlerOptions
@@ -93,6 +94,24 @@ def test_up_ends_when_a_node_dies_for_good(checkpoint: Path) -> None:
     assert up.returncode == 1
     assert "arm was killed by SIGKILL" in output
     wait_for(lambda: not any(map(alive, started)), 10.0, "the nodes to end")
+
+
+def test_the_demo_can_be_interrupted_and_its_video_played(checkpoint: Path, tmp_path: Path) -> None:
+    arguments = ["--headless", "--scenes", "1", "--checkpoint", str(checkpoint)]
+    demo = internvla("demo", *arguments, cwd=tmp_path, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    assert demo.stdout is not None
+    for line in demo.stdout:
+        if "first arm motion" in line:
+            break
+    started = children(demo.pid)
+    assert len(started) == len(NODES)
+    demo.send_signal(signal.SIGINT)
+    rest, _ = demo.communicate(timeout=20.0)
+    assert demo.returncode == 130
+    assert rest.splitlines()[-1] == "interrupted"
+    wait_for(lambda: not any(map(alive, started)), 10.0, "the nodes to end")
+    with av.open(str(tmp_path / "demo_output" / "demo.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) > 0
 
 
 @pytest.mark.parametrize("command", ["up", "demo"])
