@@ -114,6 +114,8 @@ def missing_part(error: ImportError) -> str | None:
     for module, provider in PROVIDERS.items():
         if name == module or name.startswith(f"{module}."):
             return provider
+    if "cannot open shared object file" in str(error):
+        return "a system library: run 'make build' and 'source env.bash'"
     return None
 
 
@@ -146,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         provider = missing_part(error)
         if provider is None or top.debug:
             raise
-        return fail(command, f"needs {provider} (there is no module {error.name})")
+        return fail(command, f"needs {provider} ({str(error).splitlines()[0]})")
     except EXPECTED_ERRORS as error:
         if top.debug:
             raise

@@ -127,10 +127,21 @@ def test_a_fault_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_missing_part_says_what_provides_it(
     module: str, remedy: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    use_command(monkeypatch, raising(ModuleNotFoundError("no module", name=module)))
+    missing = ModuleNotFoundError(f"No module named '{module}'", name=module)
+    use_command(monkeypatch, raising(missing))
     assert cli.main(["trial"]) == cli.EXIT_ERROR
     message = capsys.readouterr().err
     assert remedy in message and module in message
+
+
+def test_a_missing_library_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = ImportError("libGL.so.1: cannot open shared object file: No such file\nlong advice")
+    use_command(monkeypatch, raising(error))
+    assert cli.main(["trial"]) == cli.EXIT_ERROR
+    message = capsys.readouterr().err
+    assert "libGL.so.1" in message and message.count("\n") == 1
 
 
 def test_another_missing_module_is_a_fault_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
