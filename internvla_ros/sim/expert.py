@@ -21,6 +21,7 @@ _HOVER, _GRASP, _CARRY, _RETREAT = 0.085, 0.022, 0.105, 0.120  # heights of the 
 _CLEARED = 0.075  # from this height on the object may travel sideways
 _NEAR, _CLOSE = 0.012, 0.007  # m: near enough to go down; to close or open the gripper
 _FINGERS = 0.0155  # m that the fingers reach beyond the tip
+_GONE = 0.030  # m from the tip at which an object that is not felt any more has been dropped
 _LOST = 4  # steps of closing after which a grasp counts as failed
 
 
@@ -64,9 +65,8 @@ class Expert:
         tip = world.tip_pose().position
         held = world.holding() == task.pick
         if self._phase in ("lift", "carry", "lower"):
-            if not held:
-                return "approach"
-            return self._with_object(world, tip)
+            gone = np.linalg.norm(world.object_position(task.pick) - tip) > _GONE
+            return "approach" if gone and not held else self._with_object(world, tip)
         if self._phase == "close":
             if held and abs(world.gripper_opening - self._opening) < 0.03:
                 return "lift"

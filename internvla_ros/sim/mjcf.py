@@ -92,6 +92,8 @@ def _robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
     base = spec.body(embodiment.base_frame)
     for geom in base.geoms:
         geom.contype = geom.conaffinity = 0  # it stands on the table
+    for coupling in spec.equalities:  # of the fingers
+        coupling.solref[:2] = _CONTACT
     return spec
 
 
