@@ -54,6 +54,9 @@ def _add_tabletop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-seconds", type=float, default=25.0, help="simulated, a scene")
     parser.add_argument("--delay", type=float, default=0.1, help="s from view to chunk, simulated")
     parser.add_argument("--points", choices=POINTS, default="predicted", help="given to the actor")
+    parser.add_argument(
+        "--latent-plan", choices=("given", "withheld"), default="given", help="to the actor"
+    )
     parser.add_argument("--blend", choices=METHODS, help="of overlapping chunks; none: the robot's")
     parser.add_argument("--horizon", type=_count, help="chunks blended; none: the robot's")
     parser.add_argument("--video", metavar="DIR", help="write a video of every scene")
@@ -89,10 +92,20 @@ def _tabletop(args: argparse.Namespace) -> Report:
         delivery=delivery,
         video=None if args.video is None else Path(args.video),
     )
-    policy = load_policy(args.policy, embodiment, points=args.points, device=args.device)
+    policy = load_policy(
+        args.policy,
+        embodiment,
+        points=args.points,
+        latent=args.latent_plan == "given",
+        device=args.device,
+    )
     labels = {"policy": args.policy}
     if args.policy != "expert":
-        labels |= {"weights_sha256": fingerprint(args.policy), "points": args.points}
+        labels |= {
+            "weights_sha256": fingerprint(args.policy),
+            "points": args.points,
+            "latent_plan": args.latent_plan,
+        }
     with tqdm(total=args.scenes, desc="scenes", smoothing=0.05) as bar:
         done = 0
 

@@ -98,30 +98,39 @@ class LearnedPolicy:
         model: planner and actor.
         points: where the points given to the actor come from, "predicted" by the planner or
             "oracle", the simulator's truth.
+        latent: whether the actor is given the latent plan; without it and with the oracle's
+            points no picture is looked at.
         seed: of the noise that chunks are made from.
 
     Raises:
         PolicyError: an unknown source of points.
     """
 
-    def __init__(self, model: PlannerActor, points: str = "predicted", seed: int = 0) -> None:
+    def __init__(
+        self, model: PlannerActor, points: str = "predicted", latent: bool = True, seed: int = 0
+    ) -> None:
         if points not in POINTS:
             raise PolicyError(f"points come from one of {', '.join(POINTS)}, not {points!r}")
         self._model = model
         self._oracle = points == "oracle"
+        self._latent = latent
         self._seed = seed
         self._cameras = tuple(model.config.cameras)
         self.dt = float(model.config.dt)
 
     def decide(self, runs: Sequence[SceneRun]) -> list[Decision]:
         """Look at every scene and act on what was seen."""
-        images = [[run.picture(camera) for camera in self._cameras] for run in runs]
-        drafts = runs[0].memory.setdefault("drafts", {}) if len(runs) == 1 else None
-        plan, answers = self._model.look(images, [run.instruction for run in runs], drafts=drafts)
+        images: list[list[Image]] = [[] for _ in runs]
+        plan, answers = None, [SpatialAnswer() for _ in runs]
+        if self._latent or not self._oracle:
+            images = [[run.picture(camera) for camera in self._cameras] for run in runs]
+            drafts = runs[0].memory.setdefault("drafts", {}) if len(runs) == 1 else None
+            instructions = [run.instruction for run in runs]
+            plan, answers = self._model.look(images, instructions, drafts=drafts)
         points = [self._points(run, answer) for run, answer in zip(runs, answers, strict=True)]
         chunks = self._model.act(
             images,
-            plan,
+            plan if self._latent else None,
             np.stack([run.state() for run in runs]),
             np.stack(points) if self._model.config.actor.num_points else None,
             seed=self._seed,
@@ -159,9 +168,15 @@ def load_model(path: str | Path, device: str) -> PlannerActor:
 
 
 def load_policy(
-    name: str, embodiment: Embodiment, *, points: str = "predicted", seed: int = 0, device: str
+    name: str,
+    embodiment: Embodiment,
+    *,
+    points: str = "predicted",
+    latent: bool = True,
+    seed: int = 0,
+    device: str,
 ) -> Policy:
     """The expert for the name "expert", else the checkpoint of that name."""
     if name == "expert":
         return ExpertPolicy(embodiment)
-    return LearnedPolicy(load_model(name, device), points, seed)
+    return LearnedPolicy(load_model(name, device), points, latent, seed)

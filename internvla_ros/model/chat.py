@@ -1,4 +1,4 @@
-"""Qwen2.5-VL's chat format as token ids: turns of views and text, prompts and training sequences."""
+"""Qwen2.5-VL's chat format as token ids: prompts, follow-ups and training sequences."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ class ChatFormat:
         self._assistant = self._encode("<|im_end|>\n<|im_start|>assistant\n")
         self._next = self._encode("\n<|im_start|>user\n")
         self._system = (
-            [] if system_prompt is None else self._encode(f"<|im_start|>system\n{system_prompt}<|im_end|>\n")
+            []
+            if system_prompt is None
+            else self._encode(f"<|im_start|>system\n{system_prompt}<|im_end|>\n")
         )
         self._vision = (self._special("<|vision_start|>"), self._special("<|vision_end|>"))
 
@@ -44,7 +46,11 @@ class ChatFormat:
         ids: list[int] = []
         labels: list[int] = []
         for number, turn in enumerate(turns):
-            asked = self.follow_up(turn.question) if number else self.prompt(turn.question, image_tokens)
+            asked = (
+                self.follow_up(turn.question)
+                if number
+                else self.prompt(turn.question, image_tokens)
+            )
             answered = [*self._encode(turn.answer), self.end]
             ids += asked + answered
             labels += [IGNORED] * len(asked) + answered

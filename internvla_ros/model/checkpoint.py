@@ -56,11 +56,13 @@ def find_checkpoint(name: str | Path) -> Path:
 
 
 def read_checkpoint(name: str | Path) -> Checkpoint:
-    """Configuration, tokenizer and statistics; raises `CheckpointError` saying what is wrong where."""
+    """Configuration, tokenizer, statistics; `CheckpointError` says what is wrong and where."""
     folder = find_checkpoint(name)
     missing = [f for f in (CONFIG, WEIGHTS, STATISTICS, TOKENIZER) if not (folder / f).is_file()]
     if missing:
-        raise CheckpointError(f"{folder} is not a complete checkpoint: it lacks {', '.join(missing)}")
+        raise CheckpointError(
+            f"{folder} is not a complete checkpoint: it lacks {', '.join(missing)}"
+        )
     try:
         config = PolicyConfig.from_file(folder / CONFIG)
         statistics = read_statistics(folder / STATISTICS)
@@ -90,7 +92,11 @@ def load_weights(network: nn.Module, folder: Path) -> None:
     ]
     faults = [
         f"{what}: {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}"
-        for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
+        for what, names in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("other shape", shapes),
+        )
         if names
     ]
     if faults:
@@ -133,5 +139,3 @@ def shared_entries(network: nn.Module) -> set[str]:
         else:
             seen[tensor.data_ptr()] = name
     return shared
-
-

@@ -110,7 +110,9 @@ class PolicyConfig:
         try:
             values = json.loads(Path(path).read_text())
         except OSError as error:
-            raise ConfigError(f"cannot read the policy configuration {path}: {error.strerror}") from error
+            raise ConfigError(
+                f"cannot read the policy configuration {path}: {error.strerror}"
+            ) from error
         except json.JSONDecodeError as error:
             raise ConfigError(f"{path}: not JSON (line {error.lineno}: {error.msg})") from error
         if not isinstance(values, dict):
@@ -118,7 +120,9 @@ class PolicyConfig:
         return cls.from_dict(values, source=str(path))
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], source: str = "policy configuration") -> PolicyConfig:
+    def from_dict(
+        cls, values: Mapping[str, Any], source: str = "policy configuration"
+    ) -> PolicyConfig:
         """Build from nested dictionaries; unknown and missing entries raise `ConfigError`."""
         parts = dict(values)
         nested: dict[str, type[Any]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-NoisePredictor = Callable[[Tensor, Tensor], Tensor]
+PredictNoise = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,9 @@ class Schedule:
         def signal(u: float) -> float:
             return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
-        betas = [min(1 - signal((i + 1) / steps) / signal(i / steps), max_beta) for i in range(steps)]
+        betas = [
+            min(1 - signal((i + 1) / steps) / signal(i / steps), max_beta) for i in range(steps)
+        ]
         return cls(torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0))
 
     @property
@@ -57,11 +59,13 @@ class Schedule:
                 return list(visited)
         raise ValueError(
             f"num_ddim_steps={count} has no even stride over {self.steps} training steps; "
-            f"choose one of {sorted({len(range(0, self.steps, s)) for s in range(1, self.steps + 1)})}"
+            f"choose one of {sorted({-(-self.steps // s) for s in range(1, self.steps + 1)})}"
         )
 
 
-def ddim_sample(predict_noise: NoisePredictor, noise: Tensor, schedule: Schedule, steps: int) -> Tensor:
+def ddim_sample(
+    predict_noise: PredictNoise, noise: Tensor, schedule: Schedule, steps: int
+) -> Tensor:
     """Deterministic DDIM from `noise` [B, T, D] to a clean chunk; x0 is not clipped.
 
     `predict_noise(x_t, t)` takes integer timesteps [B] and returns the noise in x_t.

@@ -20,7 +20,9 @@ TIMESTEP_FREQUENCIES = 256
 POINT_FREQUENCIES = 6
 
 
-def timestep_embedding(timesteps: Tensor, dim: int = TIMESTEP_FREQUENCIES, period: float = 10000.0) -> Tensor:
+def timestep_embedding(
+    timesteps: Tensor, dim: int = TIMESTEP_FREQUENCIES, period: float = 10000.0
+) -> Tensor:
     """Sinusoids of integer timesteps [B] -> [B, dim], cosines first."""
     half = dim // 2
     rates = torch.exp(-math.log(period) * torch.arange(half, device=timesteps.device) / half)
@@ -29,7 +31,7 @@ def timestep_embedding(timesteps: Tensor, dim: int = TIMESTEP_FREQUENCIES, perio
 
 
 def point_features(points: Tensor) -> Tensor:
-    """Fourier features of image coordinates [..., 2] in 0..1 -> [..., 2 + 4 * POINT_FREQUENCIES]."""
+    """Fourier features of image coordinates [..., 2] in 0..1, [..., 2 + 4 * frequencies]."""
     rates = math.pi * 2.0 ** torch.arange(POINT_FREQUENCIES, device=points.device)
     angles = (points[..., None] * rates).flatten(-2)
     return torch.cat([2 * points - 1, angles.sin(), angles.cos()], dim=-1)
@@ -91,13 +93,17 @@ class DiT(nn.Module):
         dim = config.hidden_dim
         self.plan_tokens = plan_tokens
         self.x_embedder = nn.Linear(config.action_dim, dim)
-        self.t_embedder = nn.Sequential(nn.Linear(TIMESTEP_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim))
+        self.t_embedder = nn.Sequential(
+            nn.Linear(TIMESTEP_FREQUENCIES, dim), nn.SiLU(), nn.Linear(dim, dim)
+        )
         self.plan_embedder = nn.Linear(plan_dim, dim)
         self.uncondition = nn.Parameter(torch.zeros(plan_tokens, plan_dim))
         extra = config.num_points + (1 if config.state_dim else 0)
         if config.num_points:
             features = 2 + 4 * POINT_FREQUENCIES
-            self.point_embedder = nn.Sequential(nn.Linear(features, dim), nn.SiLU(), nn.Linear(dim, dim))
+            self.point_embedder = nn.Sequential(
+                nn.Linear(features, dim), nn.SiLU(), nn.Linear(dim, dim)
+            )
             self.no_point = nn.Parameter(torch.zeros(config.num_points, dim))
         if config.state_dim:
             self.state_embedder = nn.Sequential(

@@ -20,7 +20,9 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Check that `image` is uint8 [h, w, 3] with a positive size; raises ValueError otherwise."""
     array = np.asarray(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise ValueError(f"an image must be uint8 [height, width, 3], got {array.dtype} {array.shape}")
+        raise ValueError(
+            f"an image must be uint8 [height, width, 3], got {array.dtype} {array.shape}"
+        )
     return array
 
 
@@ -57,7 +59,9 @@ def qwen_patches(images: Tensor, patch: int, merge: int, temporal: int) -> tuple
     rows, columns = height // patch, width // patch
     pixels = normalise(images, CLIP_MEAN, CLIP_STD)
     tiles = pixels.view(count, 3, rows // merge, merge, patch, columns // merge, merge, patch)
-    tiles = tiles.permute(0, 2, 5, 3, 6, 1, 4, 7)  # n, block row, block column, row, column, c, y, x
+    tiles = tiles.permute(
+        0, 2, 5, 3, 6, 1, 4, 7
+    )  # n, block row, block column, row, column, c, y, x
     tiles = tiles.unsqueeze(6).expand(*tiles.shape[:6], temporal, patch, patch)
     grid = torch.tensor([[1, rows, columns]], device=images.device).expand(count, -1)
     return tiles.reshape(count * rows * columns, -1), grid

@@ -35,7 +35,7 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
     text_dim, vision_dim, dino_dim, actor_dim = 128, 128, 96, 128
 
     def token(text: str) -> int:
-        return int(tokenizer.convert_tokens_to_ids(text))  # type: ignore[arg-type]
+        return int(tokenizer.convert_tokens_to_ids(text))
 
     qwen = {
         "text_config": {
@@ -86,9 +86,13 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
         "layerscale_value": 1.0,
     }
     return PolicyConfig(
-        planner=PlannerConfig(qwen, (IMAGE_SIZE, IMAGE_SIZE), system_prompt=None, absolute_positions=True),
+        planner=PlannerConfig(
+            qwen, (IMAGE_SIZE, IMAGE_SIZE), system_prompt=None, absolute_positions=True
+        ),
         vision=VisionExpertConfig(dinov2, IMAGE_SIZE, views=2),
-        qformer=QFormerConfig(3, 4, 8, input_dim=text_dim, hidden_dim=actor_dim, num_heads=4, dropout=0.0),
+        qformer=QFormerConfig(
+            3, 4, 8, input_dim=text_dim, hidden_dim=actor_dim, num_heads=4, dropout=0.0
+        ),
         actor=ActorConfig(
             hidden_dim=actor_dim,
             depth=6,
@@ -105,7 +109,11 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
 def integer_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
     """Token id -> integer, for the single-token integers of a tokenizer."""
     vocabulary = tokenizer.get_vocab()
-    return {index: int(text) for text, index in vocabulary.items() if text.isdecimal() and text.isascii()}
+    return {
+        index: int(text)
+        for text, index in vocabulary.items()
+        if text.isdecimal() and text.isascii()
+    }
 
 
 @torch.no_grad()
@@ -123,7 +131,9 @@ def order_integer_embeddings(planner: Planner, tokenizer: PreTrainedTokenizerBas
         weight[index, dim // 2 :] = torch.randn(dim - dim // 2) * spread * 0.1
 
 
-def ordinal_targets(tokenizer: PreTrainedTokenizerBase, vocab_size: int, sigma: float) -> torch.Tensor:
+def ordinal_targets(
+    tokenizer: PreTrainedTokenizerBase, vocab_size: int, sigma: float
+) -> torch.Tensor:
     """Soft targets [V, V]: a Gaussian of `sigma` px over neighbouring integers, else one-hot."""
     targets = torch.eye(vocab_size)
     integers = integer_tokens(tokenizer)

@@ -87,7 +87,9 @@ class Planner(nn.Module):
         rows = [
             self._row_positions(ids if mask is None else ids[mask.bool()])
             for ids, mask in zip(
-                input_ids, attention_mask if attention_mask is not None else [None] * len(input_ids), strict=True
+                input_ids,
+                attention_mask if attention_mask is not None else [None] * len(input_ids),
+                strict=True,
             )
         ]
         result = torch.ones(3, *input_ids.shape, dtype=torch.long, device=input_ids.device)
@@ -135,7 +137,11 @@ class Planner(nn.Module):
             use_cache=True,
             output_hidden_states=not only_last,
         )
-        states = output.last_hidden_state[None] if only_last else torch.stack(output.hidden_states[start:end])
+        states = (
+            output.last_hidden_state[None]
+            if only_last
+            else torch.stack(output.hidden_states[start:end])
+        )
         mask = attention_mask if attention_mask is not None else torch.ones_like(input_ids)
         prefix = Prefix(
             output.past_key_values, mask, positions[0, :, -1] + 1, output.last_hidden_state[:, -1]
@@ -147,7 +153,7 @@ class Planner(nn.Module):
         return self.vlm.lm_head(hidden)
 
     def extend(self, prefix: Prefix, tokens: Tensor) -> Tensor:
-        """Read `tokens` [B, K] after the prefix (which is advanced); their hidden states [B, K, C]."""
+        """Hidden states [B, K, C] of `tokens` [B, K] read after the prefix, which is advanced."""
         count = tokens.shape[1]
         steps = torch.arange(count, device=tokens.device)
         positions = (prefix.next_position[:, None] + steps).expand(3, -1, -1)
@@ -173,7 +179,8 @@ class Planner(nn.Module):
     ) -> Tensor:
         """Mean cross-entropy over labelled tokens of right-padded sequences [B, S].
 
-        `features` are the `image_features` of the rows' images. Every row must have its image tokens at the same places, so that positions are shared.
+        `features` are the `image_features` of the rows' images. Every row must have its image
+        tokens at the same places, so that positions are shared.
         `targets` [V, V'] optionally gives a soft distribution for each label token id.
         """
         embeds = self.embed(input_ids, features)

@@ -18,6 +18,7 @@ from internvla_ros.model.config import PolicyConfig
 from internvla_ros.model.decoding import greedy, greedy_with_draft
 from internvla_ros.model.diffusion import Schedule, ddim_sample
 from internvla_ros.model.dit import DiT
+from internvla_ros.model.guidance import NoisePredictor
 from internvla_ros.model.images import stack
 from internvla_ros.model.planner import Planner, Prefix, left_padded
 from internvla_ros.model.qformer import LayerwiseQFormer
@@ -42,7 +43,7 @@ class Plan:
 
 
 class InternVLAM1(nn.Module):
-    """The whole policy. Inference methods take numpy images of any size, one list of views a sample."""
+    """The whole policy. Inference takes numpy images of any size, one list of views a sample."""
 
     def __init__(
         self,
@@ -80,7 +81,7 @@ class InternVLAM1(nn.Module):
 
     @torch.inference_mode()
     def plan(self, images: Sequence[Views], instructions: Sequence[str]) -> Plan:
-        """The latent plan of a batch: images[b] are sample b's camera views, the planner's first."""
+        """The latent plan of a batch; images[b] are sample b's views, the planner's first."""
         return self._read(images, instructions)[0]
 
     @torch.inference_mode()
@@ -100,7 +101,9 @@ class InternVLAM1(nn.Module):
         """
         plan, prefix = self._read(images, instructions)
         if len(instructions) == 1:
-            texts = [self._converse(prefix, instructions[0], trace, drafts if drafts is not None else {})]
+            texts = [
+                self._converse(prefix, instructions[0], trace, drafts if drafts is not None else {})
+            ]
         else:
             texts = self._converse_batch(images, instructions, prefix, trace)
         return plan, [
@@ -125,7 +128,7 @@ class InternVLAM1(nn.Module):
     def act(
         self,
         images: Sequence[Views],
-        plan: Plan,
+        plan: Plan | None,
         states: NDArray[np.float64] | None = None,
         points: NDArray[np.float64] | None = None,
         *,
@@ -137,51 +140,37 @@ class InternVLAM1(nn.Module):
         """Action chunks [B, T, D] in SI units, un-normalised by the named statistics.
 
         states [B, state_dim] in SI units; points [B, num_points, 2] in 0..1 of the first view, NaN
-        where withheld. The initial noise depends on `seed` alone, so that equal observations give
+        where withheld. Without a plan the learned `uncondition` takes its place, and no image is
+        looked at. The initial noise depends on `seed` alone, so that equal observations give
         equal chunks and successive chunks agree.
         """
         statistics = self._statistics(unnorm_key)
-        views = self._actor_images(images)
-        condition = self.condition(views, plan.hidden_states, plan.attention_mask)
         batch = len(images)
+        without = self.actor.uncondition.expand(batch, -1, -1)
+        condition = without
+        if plan is not None:
+            views = self._actor_images(images)
+            condition = self.condition(views, plan.hidden_states, plan.attention_mask)
+        predictor = NoisePredictor(
+            self.actor,
+            condition,
+            without,
+            self._points(points, batch),
+            self._states(states, statistics),
+            scale=self.config.guidance if guidance is None else guidance,
+        )
         chunk, width = self.config.actor.chunk_size, self.config.actor.action_dim
         generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(1, chunk, width, generator=generator).expand(batch, -1, -1).to(self.device)
-        actions = ddim_sample(
-            self._noise_predictor(condition, self._points(points, batch), self._states(states, statistics), guidance),
-            noise,
-            self.schedule,
-            num_ddim_steps if num_ddim_steps is not None else self.config.num_ddim_steps,
-        )
+        noise = torch.randn(1, chunk, width, generator=generator).expand(batch, -1, -1)
+        steps = self.config.num_ddim_steps if num_ddim_steps is None else num_ddim_steps
+        actions = ddim_sample(predictor, noise.to(self.device), self.schedule, steps)
         return statistics.action.unnormalise(actions.double().cpu().numpy())
 
-    def condition(self, views: Tensor, hidden_states: Tensor, attention_mask: Tensor | None) -> Tensor:
-        """Condition tokens [B, Q, C] of views uint8 [B, V, h, w, 3] and hidden states [L, B, S, C]."""
+    def condition(
+        self, views: Tensor, hidden_states: Tensor, attention_mask: Tensor | None
+    ) -> Tensor:
+        """Condition tokens [B, Q, C] of uint8 views [B, V, h, w, 3], hidden states [L, B, S, C]."""
         return self.qformer(hidden_states, self.vision_expert(views), attention_mask)
-
-    def _noise_predictor(self, condition: Tensor, points: Tensor | None, states: Tensor | None, guidance: float | None):  # noqa: E501
-        scale = self.config.guidance if guidance is None else guidance
-
-        def plain(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            return self.actor(noisy, timesteps, condition, points, states)
-
-        def guided(noisy: Tensor, timesteps: Tensor) -> Tensor:
-            without = self.actor.uncondition.expand_as(condition)
-
-            def twice(x: Tensor | None) -> Tensor | None:
-                return None if x is None else torch.cat([x, x])
-
-            both = self.actor(
-                torch.cat([noisy, noisy]),
-                torch.cat([timesteps, timesteps]),
-                torch.cat([condition, without]),
-                twice(points),
-                twice(states),
-            )
-            with_plan, without_plan = both.chunk(2)
-            return without_plan + scale * (with_plan - without_plan)
-
-        return plain if scale == 1.0 else guided
 
     @property
     def _layers(self) -> tuple[int, int]:
@@ -194,7 +183,10 @@ class InternVLAM1(nn.Module):
     def _read(self, images: Sequence[Views], instructions: Sequence[str]) -> tuple[Plan, Prefix]:
         if len(images) != len(instructions) or not images:
             raise ValueError(f"{len(images)} sets of views for {len(instructions)} instructions")
-        prompts = [self.planner.chat.prompt(self.prompt(i), self.planner.image_tokens) for i in instructions]
+        prompts = [
+            self.planner.chat.prompt(self.prompt(i), self.planner.image_tokens)
+            for i in instructions
+        ]
         ids, mask = self._padded(prompts)
         views = self._planner_images(images, self.config.planner.views)
         states, prefix = self.planner.hidden_states(ids, views, mask, *self._layers)
@@ -205,12 +197,22 @@ class InternVLAM1(nn.Module):
         questions = [("points", point_prompt(text))]
         return [*questions, ("trace", trace_prompt(text))] if trace else questions
 
-    def _converse(self, prefix: Prefix, instruction: str, trace: bool, drafts: dict[str, list[int]]) -> list[str]:
+    def _converse(
+        self, prefix: Prefix, instruction: str, trace: bool, drafts: dict[str, list[int]]
+    ) -> list[str]:
         chat = self.planner.chat
-        answers = {"boxes": greedy_with_draft(self.planner, prefix, MAX_ANSWER_TOKENS, drafts.get("boxes", []))}
+        answers = {
+            "boxes": greedy_with_draft(
+                self.planner, prefix, MAX_ANSWER_TOKENS, drafts.get("boxes", [])
+            )
+        }
         for kind, question in self._questions(instruction, trace):
-            self.planner.extend(prefix, torch.tensor([chat.follow_up(question)], device=self.device))
-            answers[kind] = greedy_with_draft(self.planner, prefix, MAX_ANSWER_TOKENS, drafts.get(kind, []))
+            self.planner.extend(
+                prefix, torch.tensor([chat.follow_up(question)], device=self.device)
+            )
+            answers[kind] = greedy_with_draft(
+                self.planner, prefix, MAX_ANSWER_TOKENS, drafts.get(kind, [])
+            )
         drafts.update(answers)
         return [chat.decode(ids) for ids in answers.values()]
 
@@ -219,9 +221,7 @@ class InternVLAM1(nn.Module):
     ) -> list[list[str]]:
         chat = self.planner.chat
         views = self._planner_images(images, self.config.planner.views)
-        spoken = [
-            [*chat.prompt(self.prompt(i), self.planner.image_tokens)] for i in instructions
-        ]
+        spoken = [[*chat.prompt(self.prompt(i), self.planner.image_tokens)] for i in instructions]
         texts: list[list[str]] = [[] for _ in instructions]
         rounds = list(zip(*(self._questions(i, trace) for i in instructions), strict=True))
         for number in range(len(rounds) + 1):
@@ -257,7 +257,9 @@ class InternVLAM1(nn.Module):
         views, size = self.config.vision.views, self.config.vision.image_size
         flat = [view for sample in images for view in sample[:views]]
         if len(flat) != views * len(images):
-            raise ValueError(f"the actor takes {views} views ({', '.join(self.config.cameras)}) of every sample")
+            raise ValueError(
+                f"the actor takes {views} views ({', '.join(self.config.cameras)}) of every sample"
+            )
         return stack(flat, (size, size)).view(len(images), views, size, size, 3).to(self.device)
 
     def _points(self, points: NDArray[np.float64] | None, batch: int) -> Tensor | None:
@@ -270,14 +272,20 @@ class InternVLAM1(nn.Module):
             raise ValueError(f"points must be [{batch}, {count}, 2], got {list(points.shape)}")
         return torch.as_tensor(points, dtype=torch.float32, device=self.device)
 
-    def _states(self, states: NDArray[np.float64] | None, statistics: DatasetStatistics) -> Tensor | None:
+    def _states(
+        self, states: NDArray[np.float64] | None, statistics: DatasetStatistics
+    ) -> Tensor | None:
         if not self.config.actor.state_dim:
             return None
         if states is None or states.shape[-1] != self.config.actor.state_dim:
-            raise ValueError(f"this policy needs the robot's state of {self.config.actor.state_dim} numbers")
+            raise ValueError(
+                f"this policy needs the robot's state of {self.config.actor.state_dim} numbers"
+            )
         if statistics.state is None:
             raise CheckpointError("the checkpoint's statistics lack the robot's state")
-        return torch.as_tensor(statistics.state.normalise(states), dtype=torch.float32, device=self.device)
+        return torch.as_tensor(
+            statistics.state.normalise(states), dtype=torch.float32, device=self.device
+        )
 
     def _statistics(self, key: str | None) -> DatasetStatistics:
         if key is None and len(self.statistics) == 1:

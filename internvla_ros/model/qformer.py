@@ -35,13 +35,18 @@ class LayerwiseQFormer(nn.Module):
         layers = config.end_layer - config.start_layer
         if layers < 1:
             raise ValueError(f"the QFormer reads no layer: {config.start_layer}:{config.end_layer}")
-        self.query_tokens = nn.Parameter(torch.randn(config.num_query_tokens, config.hidden_dim) * 0.02)
+        self.query_tokens = nn.Parameter(
+            torch.randn(config.num_query_tokens, config.hidden_dim) * 0.02
+        )
         self.proj = nn.Linear(config.input_dim, config.hidden_dim)
         self.layers = nn.ModuleList(
-            CrossAttentionBlock(config.hidden_dim, config.num_heads, config.dropout) for _ in range(layers)
+            CrossAttentionBlock(config.hidden_dim, config.num_heads, config.dropout)
+            for _ in range(layers)
         )
 
-    def forward(self, hidden_states: Tensor, vision_tokens: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def forward(
+        self, hidden_states: Tensor, vision_tokens: Tensor, attention_mask: Tensor | None
+    ) -> Tensor:
         """The plan as condition tokens.
 
         hidden_states [L, B, S, input_dim] of the used layers; vision_tokens [B, V, input_dim];
@@ -51,7 +56,9 @@ class LayerwiseQFormer(nn.Module):
         batch = hidden_states.shape[1]
         padding = None
         if attention_mask is not None and not bool(attention_mask.all()):
-            real = torch.ones(vision_tokens.shape[:2], dtype=torch.bool, device=vision_tokens.device)
+            real = torch.ones(
+                vision_tokens.shape[:2], dtype=torch.bool, device=vision_tokens.device
+            )
             padding = ~torch.cat([attention_mask.bool(), real], dim=1)
         query = self.query_tokens.expand(batch, -1, -1)
         for block, states in zip(self.layers, hidden_states, strict=True):

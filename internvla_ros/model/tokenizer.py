@@ -39,7 +39,7 @@ ANSWER_PIECES = (
 def train_tokenizer(
     corpus: Iterable[str], largest_integer: int, phrases: Sequence[str] = (), vocab_size: int = 1024
 ) -> PreTrainedTokenizerFast:
-    """Train on `corpus`; `phrases` are fixed texts (prompt templates) that become one token each."""
+    """Train on `corpus`; `phrases` (fixed parts of prompts) become one token each."""
     tokenizer = Tokenizer(models.BPE(unk_token=None))
     words = Regex(r"\d+| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]+")
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -70,8 +70,8 @@ def train_tokenizer(
     split = [n for n in integers if len(fast.encode(n, add_special_tokens=False)) != 1]
     if split:
         raise ValueError(
-            f"vocab_size={vocab_size} leaves {len(split)} integers (such as {split[0]}) without a token "
-            "of their own; make it larger"
+            f"vocab_size={vocab_size} leaves {len(split)} integers (such as {split[0]}) without "
+            "a token of their own; make it larger"
         )
     return fast
 

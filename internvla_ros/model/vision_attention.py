@@ -32,7 +32,10 @@ class EqualImagesAttention(Qwen2_5_VLVisionAttention):
         lengths = cu_seqlens.diff()
         if position_embeddings is None or not bool((lengths == lengths[0]).all()):
             return super().forward(
-                hidden_states, cu_seqlens=cu_seqlens, position_embeddings=position_embeddings, **kwargs
+                hidden_states,
+                cu_seqlens=cu_seqlens,
+                position_embeddings=position_embeddings,
+                **kwargs,
             )
         total = hidden_states.shape[0]
         qkv = self.qkv(hidden_states).view(total, 3, self.num_heads, -1)

@@ -27,4 +27,3 @@ class VisionExpert(nn.Module):
         pixels = normalise(images.flatten(0, 1), IMAGENET_MEAN, IMAGENET_STD)
         tokens = self.body(pixels.to(self.projector.weight.dtype)).last_hidden_state[:, 1:]
         return self.projector(tokens).reshape(batch, views * tokens.shape[1], -1)
-

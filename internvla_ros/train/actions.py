@@ -101,12 +101,17 @@ def _plan(
     policy: InternVLAM1, data: EpisodeFrames, frames: NDArray[np.int64], config: ActionLossConfig
 ) -> Tensor:
     planner, layers = policy.planner, policy.config.qformer
-    prompts = [planner.chat.prompt(policy.prompt(data.instruction(f)), planner.image_tokens) for f in frames]
+    prompts = [
+        planner.chat.prompt(policy.prompt(data.instruction(f)), planner.image_tokens)
+        for f in frames
+    ]
     ids, mask = left_padded(prompts, planner.chat.pad)
     views = [torch.from_numpy(data.views[camera][frames]) for camera in policy.config.cameras]
     planner_views = torch.stack(views[: policy.config.planner.views], dim=1).flatten(0, 1)
     with torch.set_grad_enabled(config.gradient_decay > 0 and torch.is_grad_enabled()):
-        hidden = planner.hidden_states(ids, planner_views, mask, layers.start_layer, layers.end_layer)[0]
+        hidden = planner.hidden_states(
+            ids, planner_views, mask, layers.start_layer, layers.end_layer
+        )[0]
     hidden = config.gradient_decay * hidden + (1 - config.gradient_decay) * hidden.detach()
     actor_views = torch.stack(views[: policy.config.vision.views], dim=1)
     return policy.condition(actor_views, hidden, mask)

@@ -29,18 +29,33 @@ STAGES = ("stage1", "actor", "stage2")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--recipe", default="nano", help="name in config/train/ or a YAML file (default: nano)")
-    parser.add_argument("--data", type=Path, required=True, help="folder written by `internvla generate`")
-    parser.add_argument("--out", type=Path, required=True, help="run folder; each stage writes a folder in it")
     parser.add_argument(
-        "--stage", choices=(*STAGES, "all"), default="all", help="which stage to run (default: all, in order)"
+        "--recipe", default="nano", help="name in config/train/ or a YAML file (default: nano)"
     )
-    parser.add_argument("--resume", action="store_true", help="continue the stage from its last saved state")
-    parser.add_argument("--steps", type=int, help="optimizer steps of the stage, instead of the recipe's")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder written by `internvla generate`"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="run folder; each stage writes a folder in it"
+    )
+    parser.add_argument(
+        "--stage",
+        choices=(*STAGES, "all"),
+        default="all",
+        help="which stage to run (default: all, in order)",
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="continue the stage from its last saved state"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="optimizer steps of the stage, instead of the recipe's"
+    )
     parser.add_argument("--episodes", type=int, help="use only the first N episodes")
     parser.add_argument("--llava", type=Path, help="a LLaVA-style JSON file to mix into stage 1")
     parser.add_argument("--unnorm-key", default="widowx_250s", help="name of the data's statistics")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads (default: torch's choice)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads (default: torch's choice)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -55,7 +70,9 @@ def run(args: argparse.Namespace) -> int:
     for stage in stages:
         folder = args.out / stage
         if not args.resume and (folder / "trainer_state.pt").exists():
-            raise TrainingError(f"{folder} holds a run already; add --resume or choose another --out")
+            raise TrainingError(
+                f"{folder} holds a run already; add --resume or choose another --out"
+            )
         {"stage1": job.stage1, "actor": job.actor, "stage2": job.stage2}[stage](
             Run(folder, args.resume, args.steps)
         )
@@ -78,7 +95,9 @@ class _Job:
         policy = self._policy(self.args.out / "stage1" / "checkpoint") if run.resume else None
         if policy is None:
             statistics = {self.args.unnorm_key: self._statistics()}
-            policy = new_policy(self.source, template_phrases(), statistics, self.recipe.stage1.loop.seed)
+            policy = new_policy(
+                self.source, template_phrases(), statistics, self.recipe.stage1.loop.seed
+            )
         stage_one(policy, self.recipe.stage1, self.source, object_names(), run)
 
     def actor(self, run: Run) -> None:
@@ -97,12 +116,16 @@ class _Job:
         from internvla_ros.train.recipe import StageTwo
 
         assert isinstance(config, StageTwo)
-        stage_two(policy, config, self.frames, self.source, run, self.recipe.stage1.coordinate_sigma)
+        stage_two(
+            policy, config, self.frames, self.source, run, self.recipe.stage1.coordinate_sigma
+        )
 
     def _needed(self, stage: str) -> InternVLAM1:
         policy = self._policy(self.args.out / stage / "checkpoint")
         if policy is None:
-            raise TrainingError(f"{self.args.out} has no checkpoint of {stage} yet; run --stage {stage} first")
+            raise TrainingError(
+                f"{self.args.out} has no checkpoint of {stage} yet; run --stage {stage} first"
+            )
         return policy
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,14 +16,13 @@ from internvla_ros.spatial.types import Turn
 from internvla_ros.train.dense import DenseDetection, Labelled
 
 
-
 @dataclass(frozen=True)
 class Conversation:
     """One image at the planner's size; turns and labelled boxes are in its pixels."""
 
     image: NDArray[np.uint8]
     turns: Sequence[Turn]
-    labelled: Labelled = Labelled()
+    labelled: Labelled = field(default_factory=Labelled)
 
 
 Source = Callable[[np.random.Generator], Conversation]
@@ -41,7 +40,9 @@ class Mixture:
 
     def __call__(self, rng: np.random.Generator) -> Conversation:
         """One conversation."""
-        return self.sources[min(int(np.searchsorted(self.bounds, rng.random())), len(self.bounds) - 1)](rng)
+        return self.sources[
+            min(int(np.searchsorted(self.bounds, rng.random())), len(self.bounds) - 1)
+        ](rng)
 
 
 def grounding_losses(

@@ -69,7 +69,9 @@ class DenseDetection(nn.Module):
         patch = np.array([self.size[0] / columns, self.size[1] / rows])
         scale = np.array([*self.size, *self.size]) / 4
         for image, label in enumerate(labels):
-            for name, box in zip(label.names, label.boxes if label.boxes is not None else (), strict=False):
+            for name, box in zip(
+                label.names, label.boxes if label.boxes is not None else (), strict=False
+            ):
                 if not np.isfinite(box).all():
                     continue
                 column, row = np.floor((box[:2] + box[2:]) / 2 / patch).astype(int)

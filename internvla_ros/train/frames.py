@@ -56,12 +56,17 @@ class EpisodeFrames:
 
 
 def load_frames(
-    root: Path, cameras: Sequence[str], size: int, episodes: range | None = None, progress: bool = True
+    root: Path,
+    cameras: Sequence[str],
+    size: int,
+    episodes: range | None = None,
+    progress: bool = True,
 ) -> EpisodeFrames:
     """Decode the named episodes (all by default) of a dataset at `root`."""
     dataset = LeRobotDataset(root)
     numbers = range(len(dataset)) if episodes is None else episodes
-    records, images = [], {camera: [] for camera in cameras}
+    records: list[RecordedEpisode] = []
+    images: dict[str, list[NDArray[np.uint8]]] = {camera: [] for camera in cameras}
     for index in tqdm(numbers, desc=f"reading {root.name}", unit="episode", disable=not progress):
         records.append(dataset.episode(index))
         for camera in cameras:

@@ -89,7 +89,9 @@ class Loop:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average: AveragedModel | None = None
         if config.ema_decay:
-            self.average = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+            self.average = AveragedModel(
+                module, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
+            )
 
     @property
     def best(self) -> nn.Module:
@@ -97,7 +99,7 @@ class Loop:
         return self.average.module if self.average is not None else self.module
 
     def run(self, step_function: StepFunction, save: SaveFunction) -> None:
-        """Train; a checkpoint and the full state are written every `save_every` steps and at the end.
+        """Train; every `save_every` steps, and at the end, a checkpoint and the state are written.
 
         Ctrl-C writes both and re-raises KeyboardInterrupt.
         """
@@ -130,7 +132,9 @@ class Loop:
         losses["loss"].backward()
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         if not bool(torch.isfinite(norm)):
-            raise TrainingError(f"the gradient is not finite at step {self.step}; resume with a lower rate")
+            raise TrainingError(
+                f"the gradient is not finite at step {self.step}; resume with a lower rate"
+            )
         self.optimizer.step()
         if self.average is not None:
             self.average.update_parameters(self.module)
@@ -139,7 +143,12 @@ class Loop:
 
     def _log(self, window: Sequence[Mapping[str, float]], rate: float) -> str:
         means = {k: float(np.mean([w[k] for w in window])) for k in window[-1]}
-        line = {"step": self.step, **means, "steps_per_s": rate, "lr": self.optimizer.param_groups[0]["lr"]}
+        line = {
+            "step": self.step,
+            **means,
+            "steps_per_s": rate,
+            "lr": self.optimizer.param_groups[0]["lr"],
+        }
         with (self.folder / METRICS_FILE).open("a") as stream:
             stream.write(json.dumps({k: round(v, 6) for k, v in line.items()}) + "\n")
         return " ".join(f"{k}={v:.4g}" for k, v in means.items() if k != "grad_norm")

@@ -61,7 +61,13 @@ def arranged(turns: Iterable[Turn], rng: np.random.Generator) -> list[Turn]:
         return kept
 
     def rank(turn: Turn) -> int:
-        return 0 if turn.question.endswith(boxes_end) else 1 if turn.question.endswith(points_end) else 2
+        return (
+            0
+            if turn.question.endswith(boxes_end)
+            else 1
+            if turn.question.endswith(points_end)
+            else 2
+        )
 
     return sorted(kept, key=rank)
 
@@ -78,7 +84,9 @@ class EpisodeSource:
         """One frame and a conversation about it."""
         index = int(rng.integers(len(self.frames)))
         record = self.frames.records[self.frames.record_of[index]]
-        known = GroundingFrame.from_episode(record, int(self.frames.row_of[index]), self.frames.stored_size)
+        known = GroundingFrame.from_episode(
+            record, int(self.frames.row_of[index]), self.frames.stored_size
+        )
         return _talk(self.frames.views[self.camera][index], known, rng, self.size)
 
 
