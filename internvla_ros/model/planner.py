@@ -18,7 +18,7 @@ from transformers import (
 from internvla_ros.model.chat import ChatFormat
 from internvla_ros.model.config import PlannerConfig
 from internvla_ros.model.images import qwen_patches
-from internvla_ros.model.vision_attention import batch_equal_images
+from internvla_ros.model.vision_tower import specialise
 
 
 @dataclass
@@ -42,7 +42,7 @@ class Planner(nn.Module):
         self.config = config
         qwen = Qwen2_5_VLConfig(**dict(config.qwen))
         self.vlm = Qwen2_5_VLForConditionalGeneration._from_config(qwen, attn_implementation="sdpa")
-        batch_equal_images(self.vlm.model.visual)
+        specialise(self.vlm.model.visual)
         self.chat = ChatFormat(tokenizer, config.system_prompt)
         vision = qwen.vision_config
         self.patch: int = vision.patch_size

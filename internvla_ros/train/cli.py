@@ -86,7 +86,7 @@ class _Job:
     def __init__(self, args: argparse.Namespace, recipe: Recipe) -> None:
         self.args = args
         self.recipe = recipe
-        self.root: Path = args.data / "episodes"
+        self.root: Path = args.data
         self._frames: EpisodeFrames | None = None
         self._source: Source | None = None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,8 +23,9 @@ from internvla_ros.train.frames import EpisodeFrames
 
 TASK_FIRST = 0.7
 """Share of the conversations that open as the planner's tick does: boxes, then points."""
-TRACE_KEPT = 0.3
-"""Share of the trace questions that are kept; a trace is as long as everything else together."""
+TRACE_SHARE = 0.2
+"""Share of the conversations that ask for the trace, and then not for objects by name: a trace is
+as long as three boxes, and sequences of one length waste no padding."""
 
 REFERRED = 3
 """Objects asked for by name in each conversation."""
@@ -51,25 +53,23 @@ def template_phrases() -> list[str]:
     return list(dict.fromkeys(pieces))
 
 
-def arranged(turns: Iterable[Turn], rng: np.random.Generator) -> list[Turn]:
-    """Drop most traces; usually put the task's boxes and then its points first."""
-    boxes_end = prompts.SPATIAL_PROMPT.split("{instruction}")[1]
-    points_end = prompts.POINT_PROMPT.split("{instruction}")[1]
-    trace_end = prompts.TRACE_PROMPT.split("{instruction}")[1]
-    kept = [t for t in turns if not t.question.endswith(trace_end) or rng.random() < TRACE_KEPT]
+def arranged(turns: Sequence[Turn], rng: np.random.Generator) -> list[Turn]:
+    """A trace or objects by name, not both; usually the task's boxes and then its points first."""
+    boxes, points, trace, name = (
+        re.compile(".*".join(map(re.escape, re.split(r"{\w+}", template))))
+        for template in (
+            prompts.SPATIAL_PROMPT,
+            prompts.POINT_PROMPT,
+            prompts.TRACE_PROMPT,
+            prompts.REFER_PROMPT,
+        )
+    )
+    unwanted = name if rng.random() < TRACE_SHARE else trace
+    kept = [turn for turn in turns if not unwanted.fullmatch(turn.question)] or list(turns)
     if rng.random() >= TASK_FIRST:
         return kept
-
-    def rank(turn: Turn) -> int:
-        return (
-            0
-            if turn.question.endswith(boxes_end)
-            else 1
-            if turn.question.endswith(points_end)
-            else 2
-        )
-
-    return sorted(kept, key=rank)
+    first = [turn for kind in (boxes, points) for turn in kept if kind.fullmatch(turn.question)]
+    return first + [turn for turn in kept if turn not in first]
 
 
 @dataclass(frozen=True)

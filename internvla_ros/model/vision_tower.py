@@ -1,17 +1,18 @@
-"""Vision attention that treats images of one size as a batch.
+"""Qwen2.5-VL's vision tower, same weights and results, for camera views on any device.
 
-Without flash-attention, transformers attends image by image in a Python loop. Camera views all have
-one size, so their attention is one batched call; unequal sizes take the original path.
+Without flash-attention, transformers attends image by image in a Python loop; camera views all have
+one size, so here their attention is one batched call. And the patch embedding, a 3-D convolution
+whose kernel covers its whole input, is the matrix product that it amounts to.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 from transformers.models.qwen2_5_vl.modeling_qwen2_5_vl import (
+    Qwen2_5_VisionPatchEmbed,
     Qwen2_5_VisionTransformerPretrainedModel,
     Qwen2_5_VLVisionAttention,
     apply_rotary_pos_emb_vision,
@@ -49,9 +50,17 @@ class EqualImagesAttention(Qwen2_5_VLVisionAttention):
         return self.proj(mixed.transpose(1, 2).reshape(total, -1))
 
 
-def batch_equal_images(visual: Qwen2_5_VisionTransformerPretrainedModel) -> None:
-    """Let every block of `visual` use the batched attention, keeping its weights."""
+class PatchProjection(Qwen2_5_VisionPatchEmbed):
+    """The convolution over single patches as one matrix product."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """Flattened patches [N, 3 * temporal * patch * patch] -> [N, C]."""
+        weight = self.proj.weight
+        return F.linear(hidden_states.to(weight.dtype), weight.flatten(1))
+
+
+def specialise(visual: Qwen2_5_VisionTransformerPretrainedModel) -> None:
+    """Let `visual` compute in these ways; parameters and their names stay."""
+    visual.patch_embed.__class__ = PatchProjection
     for block in visual.blocks:
-        faster = EqualImagesAttention(block.attn.config)
-        faster.load_state_dict(block.attn.state_dict())
-        block.attn = faster.to(next(block.parameters()).device, torch.get_default_dtype())
+        block.attn.__class__ = EqualImagesAttention
