@@ -49,11 +49,13 @@ class Schedule:
         """The `count` training timesteps that a shorter sampler visits, ascending.
 
         Evenly strided from 0 with the largest integer stride that yields exactly `count` steps,
-        as in the reference sampler.
+        as in the reference sampler; a single step is taken from the middle.
         """
         if not 1 <= count <= self.steps:
             raise ValueError(f"num_ddim_steps must lie in 1..{self.steps}, got {count}")
-        for stride in range(1, self.steps + 1):
+        if count == 1:
+            return [self.steps // 2]
+        for stride in range(1, self.steps):
             visited = range(0, self.steps, stride)
             if len(visited) == count:
                 return list(visited)
