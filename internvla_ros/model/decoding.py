@@ -33,18 +33,17 @@ def greedy_with_draft(
 ) -> list[int]:
     """The greedy answer of a batch of one, without its end token.
 
-    `draft` is a guess of it. On return the prefix has read exactly the answer and its end token
-    (or the `max_tokens` tokens that were decoded), so that a follow-up question can be appended.
+    `draft` is a guess of it. On return the prefix has read the answer and an end token (also where
+    `max_tokens` cut it short), so that a follow-up question can be appended.
     """
     end = planner.chat.end
     answer = [int(planner.logits(prefix.last_hidden)[0].argmax())]
     while answer[-1] != end and len(answer) < max_tokens:
         guess = [*draft, end][len(answer) : max_tokens - 1]
         _accept(planner, prefix, answer, guess)
-    if answer[-1] == end:
-        planner.extend(prefix, prefix.attention_mask.new_tensor([[end]]))
-        answer.pop()
-    return answer
+    unread = [end] if answer[-1] == end else [answer[-1], end]
+    planner.extend(prefix, prefix.attention_mask.new_tensor([unread]))
+    return _until_end(answer, end)
 
 
 def _accept(planner: Planner, prefix: Prefix, answer: list[int], guess: list[int]) -> None:
@@ -62,7 +61,7 @@ def _accept(planner: Planner, prefix: Prefix, answer: list[int], guess: list[int
 def _forget(prefix: Prefix, count: int, last_hidden: Tensor) -> None:
     if count:
         kept = prefix.attention_mask.shape[1] - count
-        prefix.cache.crop(kept)
+        prefix.cache.crop(-count)
         prefix.attention_mask = prefix.attention_mask[:, :kept]
         prefix.next_position = prefix.next_position - count
     prefix.last_hidden = last_hidden

@@ -1,4 +1,4 @@
-"""A policy of the real classes with random weights: it moves the arm a little and says nothing."""
+"""A policy of the real classes with random weights, which moves the arm a little."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ from internvla_ros.model.policy import InternVLAM1
 WORDS = ["put the red cube on the blue plate", "warm up"]
 
 
-def save_random_policy(folder: Path, seed: int = 0) -> Path:
-    """Write a checkpoint into `folder`; its steps are within 3 cm and hardly turn the tip."""
+def save_random_policy(folder: Path, seed: int = 0, silent: bool = True) -> Path:
+    """Write a checkpoint into `folder`; its steps are within 3 cm and hardly turn the tip.
+
+    A silent one answers nothing; another babbles up to the longest answer.
+    """
     tokenizer = nano_tokenizer(WORDS * 20, WORDS)
     config = nano_config(tokenizer)
     torch.manual_seed(seed)
     policy = InternVLAM1(config, tokenizer, {"widowx_250s": _statistics(seed)})
-    _fall_silent(policy)
+    if silent:
+        _fall_silent(policy)
     save_checkpoint(folder, policy, config, tokenizer, policy.statistics, "Random weights.\n")
     return folder
 
