@@ -37,7 +37,7 @@ class Report:
 
     Attributes:
         state, reason: what the arm does, and why where that needs saying.
-        command: where the joints should be now; None: nothing is to be sent.
+        command: where the joints should be at the cycle's end; None: nothing is to be sent.
         gripper: the opening wanted, 0 closed or 1 open.
         gripper_changed: it differs from what was sent last and is to be sent.
         commanded, measured: tip poses; None before the first joint state.
@@ -68,6 +68,7 @@ class Report:
 class ArmController:
     """Chunks and joint readings in, one report a control cycle out.
 
+    A cycle decides where the arm should be at its end, one control period later.
     It never moves before it has a joint reading, an instruction and a chunk made for that
     instruction. When chunks stop it slows down and holds; when the instruction is taken back it
     brakes and then sends nothing more, so that others may move the arm.
@@ -94,6 +95,8 @@ class ArmController:
             embodiment.action, ensemble.name, ensemble.horizon, chunk_timeout
         )
         self._joint_timeout = joint_timeout
+        self._period = 1.0 / embodiment.control_rate
+        self._due: Pose | None = None  # where the tip should be at the present cycle's start
         self._reading: JointReading | None = None
         self._reading_at = 0.0
         self._instruction = ""
@@ -169,9 +172,11 @@ class ArmController:
             self._executor.hold(now)
             reason = f"the arm is over {_LOST} rad away from where it was sent"
             return self._stop(now, measured, ArmState.STOPPED, reason)
-        setpoint = self._executor.setpoint(now)
-        command = self._servo.setpoint(setpoint.pose, now)
-        self._executor.record(now, command.tip if command.limited else setpoint.pose, measured)
+        if self._due is not None:
+            self._executor.record(now, self._due, measured)
+        setpoint = self._executor.setpoint(now + self._period)
+        command = self._servo.setpoint(setpoint.pose, now + self._period)
+        self._due = command.tip if command.limited else setpoint.pose
         running = setpoint.state is State.RUNNING
         self._state = ArmState.RUNNING if running else ArmState.HOLDING
         self._command = command
@@ -186,7 +191,7 @@ class ArmController:
             return self._stop(now, measured, self._state, "")
         start = self._start_from(reading)
         try:
-            command = self._servo.start(start, now)
+            command = self._servo.start(start, now + self._period)
         except ServoError as error:
             return Report(ArmState.FAULT, str(error), measured=measured)
         pose = self._kinematics.forward(start)
@@ -194,7 +199,7 @@ class ArmController:
         self._executor.reset(pose, reading.gripper if gripper is None else gripper)
         self._executor.record(now - 1.0, pose, measured)
         self._executor.record(now, pose, measured)
-        self._command, self._chunk = command, None
+        self._command, self._chunk, self._due = command, None, pose
         return Report(
             self._state,
             gripper=reading.gripper if gripper is None else gripper,
@@ -215,9 +220,8 @@ class ArmController:
         self._state = state
         if not self._servo.started:
             return Report(state, reason, measured=measured)
-        command = self._servo.stop(now)
-        self._command = command
-        self._executor.record(now, command.tip, measured)
+        command = self._servo.stop(now + self._period)
+        self._command, self._due = command, command.tip
         return Report(
             state,
             reason,
@@ -248,6 +252,6 @@ class ArmController:
             commanded=command.tip,
             measured=measured,
             chunk_sequence=chunk.sequence if chunk is not None else 0,
-            chunk_age=setpoint.chunk_age if setpoint.chunk_age is not None else -1.0,
+            chunk_age=now - chunk.stamp if chunk is not None else -1.0,
             first_of_chunk=first,
         )

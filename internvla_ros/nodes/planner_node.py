@@ -59,6 +59,7 @@ class PlannerNode(Node):
         self._instruction = ""
         self._instructions = 0
         self._plans = 0
+        self._answered = 0  # plans for the present instruction; the first comes without a trace
         self._drafts: dict[str, list[int]] = {}
         self._limit = RateLimit(self._config.rate)
         self._meter = RateMeter(window=5.0)
@@ -84,6 +85,7 @@ class PlannerNode(Node):
             return
         self._instructions += 1
         self._drafts = {}
+        self._answered = 0
         self._limit = RateLimit(self._config.rate)
 
     def _on_views(self, views: CameraViews) -> None:
@@ -99,10 +101,11 @@ class PlannerNode(Node):
         plan, answers = self._policy.look(
             [images],
             [self._instruction],
-            trace=every > 0 and self._plans % every == 0,
+            trace=every > 0 and self._answered % every == 1 % every,
             drafts=self._drafts,
         )
         self._plans += 1
+        self._answered += 1
         self._meter.tick(self._now())
         hidden, mask = plan_to_arrays(plan)
         latency = time.perf_counter() - started
