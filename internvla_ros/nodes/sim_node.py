@@ -28,7 +28,7 @@ from internvla_ros.robots.embodiment import CameraSpec, load_embodiment
 from internvla_ros.srv import ResetScene
 
 _STEP = 0.01  # s of simulated time between two clock messages
-_AT_ONCE = 3  # steps in a row without looking at what came in
+_CATCH_UP = 2.0  # how much faster than asked for the simulation runs after a delay
 _SLIP = 0.2  # s of lag after which the simulation gives up catching up with real time
 
 
@@ -63,7 +63,7 @@ class SimNode(Node):
         self._publish_success(False)
         self._began = time.monotonic()
         self._done = 0
-        period = _STEP / self._config.real_time_factor
+        period = _STEP / self._config.real_time_factor / _CATCH_UP
         steady = RclpyClock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(period, self._tick, clock=steady)
         self._diagnostics = Diagnostics(self, self._health)
@@ -122,14 +122,16 @@ class SimNode(Node):
         return response
 
     def _tick(self) -> None:
-        """Advance to where real time says, or slip when that has become hopeless."""
+        """Advance by one step if one is due, so that what comes in is looked at between steps.
+
+        When too many are due they are dropped: simulated time then falls behind real time.
+        """
         wanted = (time.monotonic() - self._began) * self._config.real_time_factor / _STEP
         due = math.floor(wanted) - self._done
         if due * _STEP > _SLIP * self._config.real_time_factor:
             self._lag += due * _STEP
             self._done += due - 1
-            due = 1
-        for _ in range(min(due, _AT_ONCE)):
+        if due > 0:
             self._advance()
             self._done += 1
 

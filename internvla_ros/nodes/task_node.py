@@ -69,7 +69,7 @@ class TaskNode(Node):
         self._run: TaskRun | None = None
         self._goal: ServerGoalHandle | None = None
         self._finished: Future | None = None
-        self._began = 0.0
+        self._began: float | None = None
         self._watches = 0
         self._prediction = SpatialPrediction()
         self._instruction_out = self.create_publisher(String, "instruction", LATCHED)
@@ -157,7 +157,7 @@ class TaskNode(Node):
         )
         self._goal = goal
         self._finished = Future()
-        self._began = self._now()
+        self._began = None
         self._prediction = SpatialPrediction()
         self._instruct(check_instruction(goal.request.instruction))
         self.get_logger().info(f"carrying out '{self._instruction}'")
@@ -245,10 +245,11 @@ class TaskNode(Node):
         return Health(OK, f"carrying out '{self._instruction}'" if self._run else "waiting")
 
     def _elapsed(self) -> float:
-        return max(0.0, self._now() - self._began)
-
-    def _now(self) -> float:
-        return seconds(self.get_clock().now().to_msg())
+        """s since the goal began, by the robot's clock; 0 until a simulated clock runs."""
+        now = seconds(self.get_clock().now().to_msg())
+        if self._began is None and now > 0.0:
+            self._began = now
+        return max(0.0, now - self._began) if self._began is not None else 0.0
 
 
 def main() -> int:
