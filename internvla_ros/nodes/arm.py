@@ -121,6 +121,10 @@ class ArmController:
             self._executor.hold(now)
             self._state = ArmState.STOPPED
 
+    def expects(self, instruction: str) -> bool:
+        """Whether chunks for an instruction are wanted at all."""
+        return bool(self._instruction) and instruction == self._instruction
+
     def add(self, chunk: Chunk, instruction: str, now: float) -> str:
         """Take in a chunk made for an instruction; why it was refused, or an empty text."""
         reason = self._refusal(chunk, instruction, now)
@@ -152,7 +156,7 @@ class ArmController:
         """Why a chunk must not even be looked at."""
         if self._reading is None:
             return "no joint states have arrived yet"
-        if not self._instruction or instruction != self._instruction:
+        if not self.expects(instruction):
             return f"chunk {chunk.sequence} is not for the present instruction"
         if self._state is ArmState.FAULT:
             return "the arm is at fault"

@@ -99,6 +99,8 @@ class ArmNode(Node):
         self._arm.instruct(message.data.strip(), self._now())
 
     def _on_chunk(self, message: ActionChunk) -> None:
+        if not self._arm.expects(message.instruction.strip()):
+            return  # on its way while the instruction changed
         convention = self._robot.action
         try:
             if (message.delta_frame, message.rotation) != (
