@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--episodes", type=int, help="use only the first N episodes")
     parser.add_argument("--llava", type=Path, help="a LLaVA-style JSON file to mix into stage 1")
-    parser.add_argument("--unnorm-key", default="widowx_250s", help="name of the data's statistics")
+    parser.add_argument(
+        "--unnorm-key", default="widowx_250s_tabletop", help="name of the data's statistics"
+    )
     parser.add_argument(
         "--threads", type=int, default=0, help="CPU threads (default: torch's choice)"
     )
@@ -102,7 +104,9 @@ class _Job:
 
     def actor(self, run: Run) -> None:
         """The actor on points and state alone."""
-        self._stage_two(self._needed(STAGES[0]), self.recipe.actor, run)
+        policy, recipe = self._needed(STAGES[0]), self.recipe
+        blind = load_frames(self.root, (), 0, self._episodes)
+        stage_two(policy, recipe.actor, blind, None, run, recipe.stage1.coordinate_sigma)
 
     def stage2(self, run: Run) -> None:
         """Everything together, from the results of the two before."""
@@ -110,14 +114,9 @@ class _Job:
         warm = self.args.out / "actor" / "checkpoint"
         if warm.is_dir():
             adopt_actor(policy, warm)
-        self._stage_two(policy, self.recipe.stage2, run)
-
-    def _stage_two(self, policy: InternVLAM1, config: object, run: Run) -> None:
-        from internvla_ros.train.recipe import StageTwo
-
-        assert isinstance(config, StageTwo)
+        recipe = self.recipe
         stage_two(
-            policy, config, self.frames, self.source, run, self.recipe.stage1.coordinate_sigma
+            policy, recipe.stage2, self.frames, self.source, run, recipe.stage1.coordinate_sigma
         )
 
     def _needed(self, stage: str) -> InternVLAM1:

@@ -62,7 +62,7 @@ def load_frames(
     episodes: range | None = None,
     progress: bool = True,
 ) -> EpisodeFrames:
-    """Decode the named episodes (all by default) of a dataset at `root`."""
+    """Read the named episodes (all by default) of a dataset, with these cameras' views."""
     dataset = LeRobotDataset(root)
     numbers = range(len(dataset)) if episodes is None else episodes
     records: list[RecordedEpisode] = []
@@ -74,7 +74,7 @@ def load_frames(
             images[camera].append(np.stack([resize(frame, (size, size)) for frame in frames]))
     lengths = np.array([len(r) for r in records])
     ends = np.cumsum(lengths)
-    width, height = dataset.size(cameras[0])
+    width, height = dataset.size("front")
     pick = np.concatenate([r.column("annotation.point.pick") for r in records])
     place = np.concatenate([r.column("annotation.point.place") for r in records])
     return EpisodeFrames(

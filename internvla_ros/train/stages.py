@@ -103,11 +103,11 @@ def stage_two(
     policy: InternVLAM1,
     config: StageTwo,
     data: EpisodeFrames,
-    source: Source,
+    source: Source | None,
     run: Run,
     coordinate_sigma: float,
 ) -> None:
-    """Train actions under the spatial prompt, co-trained with grounding where configured."""
+    """Train actions under the spatial prompt, co-trained on `source` where there is one."""
     statistics = next(iter(policy.statistics.values()))
     targets = _coordinate_targets(policy, coordinate_sigma)
     loop = Loop(policy, _groups(policy, config), run.length(config.loop), run.folder)
@@ -115,7 +115,7 @@ def stage_two(
     def step(streams: Streams) -> dict[str, Tensor]:
         losses = {"action": action_loss(policy, data, statistics, config.action, streams)}
         total = losses["action"]
-        if config.grounding_batch_size:
+        if source is not None and config.grounding_batch_size:
             losses |= grounding_losses(
                 policy.planner, source, config.grounding_batch_size, streams.numpy, targets
             )
