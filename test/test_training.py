@@ -128,7 +128,9 @@ def squares(rng: np.random.Generator) -> Conversation:
 def test_grounding_losses_fall() -> None:
     policy = new_policy(squares, template_phrases(), {}, seed=0)
     planner = policy.planner
-    dense = DenseDetection(planner.hidden_dim, planner.merged_grid, (128, 128), object_names())
+    dense = DenseDetection(
+        planner.hidden_dim, planner.merged_grid, planner.merge, (128, 128), object_names()
+    )
     optimizer = torch.optim.AdamW([*planner.parameters(), *dense.parameters()], lr=2e-3)
     rng, history = np.random.default_rng(0), []
     for _ in range(25):

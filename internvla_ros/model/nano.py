@@ -63,7 +63,7 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
             "intermediate_size": 384,
             "num_heads": 4,
             "patch_size": PATCH,
-            "spatial_merge_size": 2,
+            "spatial_merge_size": 1,
             "temporal_patch_size": 2,
             "initializer_range": INITIALIZER_RANGE,
             "window_size": IMAGE_SIZE,

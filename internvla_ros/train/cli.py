@@ -89,6 +89,7 @@ class _Job:
         self.args = args
         self.recipe = recipe
         self.root: Path = args.data
+        self.cameras = ("front",) if args.stage == "stage1" else ("front", "wrist")
         self._frames: EpisodeFrames | None = None
         self._source: Source | None = None
 
@@ -142,7 +143,7 @@ class _Job:
     def frames(self) -> EpisodeFrames:
         """All frames of the data set, decoded at the first use."""
         if self._frames is None:
-            self._frames = load_frames(self.root, ("front", "wrist"), 128, self._episodes)
+            self._frames = load_frames(self.root, self.cameras, 128, self._episodes)
         return self._frames
 
     @property

@@ -1,7 +1,7 @@
 """Dense detection: an auxiliary loss that teaches the planner's vision tower what lies where.
 
-Every merged image token answers for the four patches it was merged from: does an object's centre
-lie here, which attribute and noun name it, and how far are the box's sides? The head is thrown away
+Every image token answers for the patches it was merged from: does an object's centre lie here,
+which attribute and noun name it, and how far are the box's sides? The head is thrown away
 after stage 1; without it a tower trained from scratch sees hardly any gradient until the language
 model has learned to look.
 """
@@ -33,24 +33,32 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 class DenseDetection(nn.Module):
-    """A linear head over merged tokens [B, rows * columns, C] of images of `size` pixels."""
+    """A linear head over image tokens [B, rows * columns, C] of images of `size` pixels.
+
+    `grid` is (rows, columns) of tokens, each merged from `merge` x `merge` patches.
+    """
 
     def __init__(
-        self, dim: int, grid: tuple[int, int], size: tuple[int, int], names: Sequence[str]
+        self,
+        dim: int,
+        grid: tuple[int, int],
+        merge: int,
+        size: tuple[int, int],
+        names: Sequence[str],
     ) -> None:
         super().__init__()
-        self.grid, self.size = grid, size
+        self.grid, self.merge, self.size = grid, merge, size
         self.attributes = sorted({split_name(n)[0] for n in names})
         self.nouns = sorted({split_name(n)[1] for n in names})
         self.parts = (1, len(self.attributes), len(self.nouns), 4)
-        self.head = nn.Linear(dim, 4 * sum(self.parts))
+        self.head = nn.Linear(dim, merge**2 * sum(self.parts))
 
     def forward(self, tokens: Tensor, labels: Sequence[Labelled]) -> Tensor:
         """The loss of a batch; zero where nothing is labelled."""
         cells, names, boxes = self._targets(labels)
         rows, columns = self.grid
-        answers = self.head(tokens).view(len(labels), rows, columns, 2, 2, -1)
-        answers = answers.transpose(2, 3).reshape(len(labels), 4 * rows * columns, -1)
+        answers = self.head(tokens).view(len(labels), rows, columns, self.merge, self.merge, -1)
+        answers = answers.transpose(2, 3).flatten(1, 4)
         presence = torch.zeros(answers.shape[:2])
         presence[cells[:, 0], cells[:, 1]] = 1.0
         loss = F.binary_cross_entropy_with_logits(
@@ -65,7 +73,7 @@ class DenseDetection(nn.Module):
     def _targets(self, labels: Sequence[Labelled]) -> tuple[Tensor, Tensor, Tensor]:
         """Cells [M, 2] (image, patch), names [M, 2], sides [M, 4] from the patch, in images."""
         cells, names, sides = [], [], []
-        rows, columns = 2 * self.grid[0], 2 * self.grid[1]
+        rows, columns = self.merge * self.grid[0], self.merge * self.grid[1]
         patch = np.array([self.size[0] / columns, self.size[1] / rows])
         scale = np.array([*self.size, *self.size]) / 4
         for image, label in enumerate(labels):

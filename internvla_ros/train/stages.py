@@ -86,7 +86,11 @@ def stage_one(
     groups = [{"params": list(planner.parameters()), "lr": config.learning_rate}]
     if config.dense_weight:
         dense = DenseDetection(
-            planner.hidden_dim, planner.merged_grid, planner.config.image_size, names
+            planner.hidden_dim,
+            planner.merged_grid,
+            planner.merge,
+            planner.config.image_size,
+            names,
         )
         groups.append({"params": list(dense.parameters()), "lr": config.learning_rate})
     loop = Loop(StageOneModule(policy, dense), groups, run.length(config.loop), run.folder)
