@@ -74,13 +74,17 @@ def read_checkpoint(name: str | Path) -> Checkpoint:
     return Checkpoint(folder, config, tokenizer, statistics)
 
 
-def load_weights(network: nn.Module, folder: Path) -> None:
-    """Load strictly; one error names what is missing, unexpected or of another shape."""
+def load_weights(network: nn.Module, folder: Path, part: str = "") -> None:
+    """Load strictly; one error names what is missing, unexpected or of another shape.
+
+    With a `part`, `network` is that part of the policy: entries so prefixed are loaded.
+    """
     path = folder / WEIGHTS
     try:
-        weights = load_file(str(path))
+        stored = load_file(str(path))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is corrupt or unreadable: {error}") from error
+    weights = {k.removeprefix(part): v for k, v in stored.items() if k.startswith(part)}
     own = network.state_dict()
     shared = shared_entries(network)
     missing = [k for k in own if k not in weights and k not in shared]

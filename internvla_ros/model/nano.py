@@ -42,7 +42,7 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
             "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
             "hidden_size": text_dim,
             "intermediate_size": 256,
-            "num_hidden_layers": 3,
+            "num_hidden_layers": 4,
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "max_position_embeddings": 4096,
@@ -91,7 +91,7 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
         ),
         vision=VisionExpertConfig(dinov2, IMAGE_SIZE, views=2),
         qformer=QFormerConfig(
-            3, 4, 8, input_dim=text_dim, hidden_dim=actor_dim, num_heads=4, dropout=0.0
+            4, 5, 8, input_dim=text_dim, hidden_dim=actor_dim, num_heads=4, dropout=0.0
         ),
         actor=ActorConfig(
             hidden_dim=actor_dim,

@@ -65,5 +65,6 @@ def grounding_losses(
     features = planner.image_features(torch.from_numpy(np.stack([c.image for c in drawn])))
     losses = {"grounding": planner.next_token_loss(ids, labels, features, targets)}
     if dense is not None:
-        losses["dense"] = dense(features, [c.labelled for c in drawn])
+        embeddings = planner.vlm.model.language_model.embed_tokens.weight
+        losses["dense"] = dense(features, [c.labelled for c in drawn], embeddings, targets)
     return losses

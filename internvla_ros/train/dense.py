@@ -1,9 +1,10 @@
 """Dense detection: an auxiliary loss that teaches the planner's vision tower what lies where.
 
-Every image token answers for the patches it was merged from: does an object's centre lie here,
-which attribute and noun name it, and how far are the box's sides? The head is thrown away
-after stage 1; without it a tower trained from scratch sees hardly any gradient until the language
-model has learned to look.
+Every image token answers: does an object's centre lie here, which words name it, and at which
+pixels are the box's sides? Words and pixels are scored against the language model's own token
+embeddings, so that what the tower sees and what the text says meet in one space; without this, a
+model trained from scratch sees hardly any gradient until the language model has learned to look.
+The head is thrown away after stage 1.
 """
 
 from __future__ import annotations
@@ -16,6 +17,12 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from internvla_ros.model.nano import integer_tokens
+
+PRESENT_WEIGHT = 8.0
+"""How much more an object counts than an empty place: there are that many more of these."""
 
 
 @dataclass(frozen=True)
@@ -26,72 +33,103 @@ class Labelled:
     boxes: NDArray[np.floating] | None = None
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """("red", "cube") of "red cube"; the attribute of a bare noun is empty."""
-    attribute, _, noun = name.rpartition(" ")
-    return attribute, noun
+@dataclass(frozen=True)
+class Targets:
+    """What lies in which token: `cells` [M, 2] (image, token), `words` [M, W], `sides` [M, 4] px."""
+
+    cells: Tensor
+    words: Tensor
+    sides: Tensor
 
 
 class DenseDetection(nn.Module):
-    """A linear head over image tokens [B, rows * columns, C] of images of `size` pixels.
+    """Scores image tokens [B, rows * columns, C] of images of `size` (width, height) pixels.
 
-    `grid` is (rows, columns) of tokens, each merged from `merge` x `merge` patches.
+    `grid` is (rows, columns); `names` are all that objects may be called.
     """
 
     def __init__(
         self,
         dim: int,
         grid: tuple[int, int],
-        merge: int,
         size: tuple[int, int],
         names: Sequence[str],
+        tokenizer: PreTrainedTokenizerBase,
     ) -> None:
         super().__init__()
-        self.grid, self.merge, self.size = grid, merge, size
-        self.attributes = sorted({split_name(n)[0] for n in names})
-        self.nouns = sorted({split_name(n)[1] for n in names})
-        self.parts = (1, len(self.attributes), len(self.nouns), 4)
-        self.head = nn.Linear(dim, merge**2 * sum(self.parts))
+        self.grid, self.size = grid, size
+        self.words = sorted({word for name in names for word in name.split()})
+        self.word_tokens = [_single_tokens(word, tokenizer) for word in self.words]
+        self.integers = {value: token for token, value in integer_tokens(tokenizer).items()}
+        self.presence = nn.Linear(dim, 1)
+        self.sides = nn.Linear(dim, 4 * dim)
+        self.word_scale = nn.Parameter(torch.tensor(4.0))
+        self.word_bias = nn.Parameter(torch.tensor(-4.0))
+        self.side_scale = nn.Parameter(torch.tensor(4.0))
 
-    def forward(self, tokens: Tensor, labels: Sequence[Labelled]) -> Tensor:
-        """The loss of a batch; zero where nothing is labelled."""
-        cells, names, boxes = self._targets(labels)
-        rows, columns = self.grid
-        answers = self.head(tokens).view(len(labels), rows, columns, self.merge, self.merge, -1)
-        answers = answers.transpose(2, 3).flatten(1, 4)
-        presence = torch.zeros(answers.shape[:2])
-        presence[cells[:, 0], cells[:, 1]] = 1.0
+    def forward(
+        self,
+        tokens: Tensor,
+        labels: Sequence[Labelled],
+        embeddings: Tensor,
+        coordinates: Tensor | None,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        `embeddings` [V, C] are the language model's; `coordinates` [V, V] its soft targets for
+        coordinate tokens (None: plain cross-entropy).
+        """
+        targets = self._targets(labels)
+        rows, columns = targets.cells.unbind(1)
+        present = torch.zeros(tokens.shape[:2])
+        present[rows, columns] = 1.0
         loss = F.binary_cross_entropy_with_logits(
-            answers[..., 0], presence, pos_weight=torch.tensor(4.0)
+            self.presence(tokens)[..., 0], present, pos_weight=torch.tensor(PRESENT_WEIGHT)
         )
-        if not len(cells):
+        if not len(rows):
             return loss
-        _, attribute, noun, sides = answers[cells[:, 0], cells[:, 1]].split(self.parts, dim=-1)
-        naming = F.cross_entropy(attribute, names[:, 0]) + F.cross_entropy(noun, names[:, 1])
-        return loss + naming + F.smooth_l1_loss(sides, boxes, beta=0.05) * 4
+        seen = tokens[rows, columns]
+        meanings = torch.stack([embeddings[ids].mean(dim=0) for ids in self.word_tokens])
+        named = self.word_scale * seen @ meanings.T + self.word_bias
+        naming = F.binary_cross_entropy_with_logits(named, targets.words)
+        return loss + 4 * naming + self._side_loss(seen, targets.sides, embeddings, coordinates)
 
-    def _targets(self, labels: Sequence[Labelled]) -> tuple[Tensor, Tensor, Tensor]:
-        """Cells [M, 2] (image, patch), names [M, 2], sides [M, 4] from the patch, in images."""
-        cells, names, sides = [], [], []
-        rows, columns = self.merge * self.grid[0], self.merge * self.grid[1]
-        patch = np.array([self.size[0] / columns, self.size[1] / rows])
-        scale = np.array([*self.size, *self.size]) / 4
+    def _side_loss(
+        self, seen: Tensor, sides: Tensor, embeddings: Tensor, coordinates: Tensor | None
+    ) -> Tensor:
+        ids = torch.tensor([self.integers[i] for i in range(max(self.size) + 1)])
+        answers = self.sides(seen).view(-1, embeddings.shape[1])
+        scores = self.side_scale * answers @ embeddings[ids].T
+        pixels = sides.round().long().flatten()
+        if coordinates is None:
+            return F.cross_entropy(scores, pixels)
+        return F.cross_entropy(scores, coordinates[ids[pixels]][:, ids])
+
+    def _targets(self, labels: Sequence[Labelled]) -> Targets:
+        cells, words, sides = [], [], []
+        rows, columns = self.grid
+        cell = np.array([self.size[0] / columns, self.size[1] / rows])
         for image, label in enumerate(labels):
-            for name, box in zip(
-                label.names, label.boxes if label.boxes is not None else (), strict=False
-            ):
+            boxes = label.boxes if label.boxes is not None else np.zeros((0, 4))
+            for name, box in zip(label.names, boxes, strict=True):
                 if not np.isfinite(box).all():
                     continue
-                column, row = np.floor((box[:2] + box[2:]) / 2 / patch).astype(int)
-                if not (0 <= column < columns and 0 <= row < rows):
-                    continue
-                attribute, noun = split_name(name)
-                centre = np.tile((np.array([column, row]) + 0.5) * patch, 2)
-                cells.append((image, row * columns + column))
-                names.append((self.attributes.index(attribute), self.nouns.index(noun)))
-                sides.append((box - centre) / scale)
-        return (
+                column, row = np.floor((box[:2] + box[2:]) / 2 / cell).astype(int)
+                if 0 <= column < columns and 0 <= row < rows:
+                    cells.append((image, row * columns + column))
+                    words.append([float(word in name.split()) for word in self.words])
+                    sides.append(np.clip(box, 0, np.tile(self.size, 2)))
+        return Targets(
             torch.tensor(cells, dtype=torch.long).view(-1, 2),
-            torch.tensor(names, dtype=torch.long).view(-1, 2),
+            torch.tensor(words).view(-1, len(self.words)),
             torch.tensor(np.array(sides), dtype=torch.float32).view(-1, 4),
         )
+
+
+def _single_tokens(word: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens that alone mean a word, with and without a space in front."""
+    spellings = [tokenizer.encode(text, add_special_tokens=False) for text in (word, f" {word}")]
+    single = [ids[0] for ids in spellings if len(ids) == 1]
+    if not single:
+        raise ValueError(f"the tokenizer has no single token for {word!r}: train it on more text")
+    return single

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 STATE_FILE = "trainer_state.pt"
@@ -66,6 +66,23 @@ StepFunction = Callable[[Streams], Mapping[str, Tensor]]
 SaveFunction = Callable[[nn.Module, int], None]
 
 
+Tensors = list[Tensor] | tuple[Tensor, ...]
+
+
+def warmed_up_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
+    """An exponential average that forgets faster at first, so that it never holds the start.
+
+    After n updates the decay is at most (1 + n) / (10 + n).
+    """
+
+    @torch.no_grad()
+    def update(averaged: Tensors, current: Tensors, count: Tensor | int) -> None:
+        n = float(count)
+        torch._foreach_lerp_(averaged, current, 1.0 - min(decay, (1.0 + n) / (10.0 + n)))
+
+    return update
+
+
 class Loop:
     """Runs `step_function` (which returns named losses, "loss" among them) to the last step."""
 
@@ -89,9 +106,7 @@ class Loop:
         self.parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.average: AveragedModel | None = None
         if config.ema_decay:
-            self.average = AveragedModel(
-                module, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay)
-            )
+            self.average = AveragedModel(module, multi_avg_fn=warmed_up_average(config.ema_decay))
 
     @property
     def best(self) -> nn.Module:

@@ -85,12 +85,9 @@ def stage_one(
     planner, dense = policy.planner, None
     groups = [{"params": list(planner.parameters()), "lr": config.learning_rate}]
     if config.dense_weight:
+        size = planner.config.image_size
         dense = DenseDetection(
-            planner.hidden_dim,
-            planner.merged_grid,
-            planner.merge,
-            planner.config.image_size,
-            names,
+            planner.hidden_dim, planner.merged_grid, size, names, policy.tokenizer
         )
         groups.append({"params": list(dense.parameters()), "lr": config.learning_rate})
     loop = Loop(StageOneModule(policy, dense), groups, run.length(config.loop), run.folder)
@@ -130,10 +127,8 @@ def stage_two(
 
 
 def adopt_actor(policy: InternVLAM1, other: Path) -> None:
-    """Take the actor's weights from another checkpoint of the same configuration."""
-    donor = InternVLAM1(policy.config, policy.tokenizer, policy.statistics)
-    load_weights(donor, other)
-    policy.actor.load_state_dict(donor.actor.state_dict())
+    """Take the actor's weights from another checkpoint, whatever its planner is."""
+    load_weights(policy.actor, other, part="actor.")
 
 
 def _groups(policy: InternVLAM1, config: StageTwo) -> list[dict[str, object]]:
