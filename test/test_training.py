@@ -17,7 +17,7 @@ from internvla_ros.train.dense import DenseDetection, Labelled
 from internvla_ros.train.frames import EpisodeFrames
 from internvla_ros.train.loop import Loop, LoopConfig, Streams, TrainingError
 from internvla_ros.train.recipe import RecipeError, load_recipe
-from internvla_ros.train.sources import arranged, object_names, template_phrases
+from internvla_ros.train.sources import arranged, template_phrases
 from internvla_ros.train.stages import new_policy
 
 
@@ -129,7 +129,7 @@ def test_grounding_losses_fall() -> None:
     policy = new_policy(squares, template_phrases(), {}, seed=0)
     planner = policy.planner
     dense = DenseDetection(
-        planner.hidden_dim, planner.merged_grid, planner.merge, (128, 128), object_names()
+        planner.hidden_dim, planner.merged_grid, (128, 128), ["red cube"], policy.tokenizer
     )
     optimizer = torch.optim.AdamW([*planner.parameters(), *dense.parameters()], lr=2e-3)
     rng, history = np.random.default_rng(0), []

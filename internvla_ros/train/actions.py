@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from internvla_ros.data.normalisation import DatasetStatistics
+from internvla_ros.model.diffusion import Schedule
 from internvla_ros.model.planner import left_padded
 from internvla_ros.model.policy import InternVLAM1
 from internvla_ros.train.frames import EpisodeFrames
@@ -34,6 +35,13 @@ class ActionLossConfig:
     own points are about this wrong."""
     state_noise: float = 0.02
     """Standard deviation added to the normalised state."""
+    noise_weight_cap: float = 0.0
+    """Weigh each sample's loss by its noise-to-signal power, up to this cap; 0: all alike.
+
+    The error of the clean chunk is that of the noise times this power. Where little compute goes
+    into training, equal weights leave the first, noisiest denoising steps, and with them the
+    chunk's destination, centimetres off.
+    """
     gradient_decay: float = 0.5
     """Share of the actor's gradient that reaches the planner; 0 spares its backward pass."""
 
@@ -94,7 +102,17 @@ def action_loss(
         repeated(batch.points) if policy.config.actor.num_points else None,
         repeated(batch.states) if policy.config.actor.state_dim else None,
     )
-    return F.mse_loss(predicted, noise)
+    errors = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
+    return (errors * noise_weights(policy.schedule, timesteps, config.noise_weight_cap)).mean()
+
+
+def noise_weights(schedule: Schedule, timesteps: Tensor, cap: float) -> Tensor:
+    """Loss weights [B] of timesteps [B], 1 on average over all timesteps."""
+    if cap <= 0:
+        return torch.ones(len(timesteps))
+    power = (1 - schedule.alphas_cumprod) / schedule.alphas_cumprod
+    weights = 0.1 + power.clamp(max=cap)
+    return (weights / weights.mean()).float()[timesteps]
 
 
 def _plan(

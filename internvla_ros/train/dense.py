@@ -35,7 +35,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Targets:
-    """What lies in which token: `cells` [M, 2] (image, token), `words` [M, W], `sides` [M, 4] px."""
+    """What lies where: `cells` [M, 2] (image, token), `words` [M, W], `sides` [M, 4] px."""
 
     cells: Tensor
     words: Tensor
