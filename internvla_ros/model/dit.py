@@ -3,7 +3,8 @@
 Not adaLN: the condition tokens, each shifted by the timestep embedding, stand in front of the
 noisy action tokens and everything attends to everything. In front of the action tokens also stand,
 where configured, one token per image point (the spatial prompt made explicit) and one for the
-proprioceptive state; the released actor has neither.
+proprioceptive state; and what a small network makes of points and state together, the way from
+here to there, is added to every action token. The released actor has none of these.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from internvla_ros.model.config import ActorConfig
 
 TIMESTEP_FREQUENCIES = 256
 POINT_FREQUENCIES = 6
+WAY_DIM = 256
 
 
 def timestep_embedding(
@@ -109,6 +111,16 @@ class DiT(nn.Module):
             self.state_embedder = nn.Sequential(
                 nn.Linear(config.state_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
             )
+        if config.state_dim and config.num_points:
+            self.way = nn.Sequential(
+                nn.Linear(
+                    config.num_points * (2 + 4 * POINT_FREQUENCIES) + config.state_dim, WAY_DIM
+                ),
+                nn.SiLU(),
+                nn.Linear(WAY_DIM, WAY_DIM),
+                nn.SiLU(),
+                nn.Linear(WAY_DIM, dim),
+            )
         length = plan_tokens + extra + config.chunk_size
         self.positional_embedding = nn.Parameter(torch.randn(length, dim) * 0.02)
         self.blocks = nn.ModuleList(Block(dim, config.num_heads) for _ in range(config.depth))
@@ -132,18 +144,24 @@ class DiT(nn.Module):
         [B, state_dim], normalised.
         """
         time = self.t_embedder(timestep_embedding(timesteps))[:, None]
-        condition = [self.plan_embedder(plan)]
+        condition: list[Tensor] = [self.plan_embedder(plan)]
+        actions: Tensor = self.x_embedder(noisy)
         if self.config.num_points:
             if points is None:
                 raise ValueError("this actor takes image points; pass NaN to withhold them")
             withheld = points.isnan().any(dim=-1, keepdim=True)
-            embedded = self.point_embedder(point_features(points.nan_to_num(0.5)))
+            features = point_features(points.nan_to_num(0.5))
+            embedded = self.point_embedder(features)
             condition.append(torch.where(withheld, self.no_point.expand_as(embedded), embedded))
         if self.config.state_dim:
             if state is None:
                 raise ValueError("this actor takes the robot's state, and none was given")
             condition.append(self.state_embedder(state)[:, None])
-        tokens = torch.cat([time + torch.cat(condition, dim=1), self.x_embedder(noisy)], dim=1)
+        if self.config.num_points and self.config.state_dim:
+            way = self.way(torch.cat([features.flatten(1), state], dim=1))
+            known = ~withheld.any(dim=1, keepdim=True)
+            actions = actions + way[:, None] * known
+        tokens = torch.cat([time + torch.cat(condition, dim=1), actions], dim=1)
         tokens = tokens + self.positional_embedding
         for block in self.blocks:
             tokens = block(tokens)
