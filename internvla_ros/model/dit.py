@@ -157,10 +157,9 @@ class DiT(nn.Module):
             if state is None:
                 raise ValueError("this actor takes the robot's state, and none was given")
             condition.append(self.state_embedder(state)[:, None])
-        if self.config.num_points and self.config.state_dim:
-            way = self.way(torch.cat([features.flatten(1), state], dim=1))
-            known = ~withheld.any(dim=1, keepdim=True)
-            actions = actions + way[:, None] * known
+            if self.config.num_points:
+                way = self.way(torch.cat([features.flatten(1), state], dim=1))
+                actions = actions + way[:, None] * ~withheld.any(dim=1, keepdim=True)
         tokens = torch.cat([time + torch.cat(condition, dim=1), actions], dim=1)
         tokens = tokens + self.positional_embedding
         for block in self.blocks:
