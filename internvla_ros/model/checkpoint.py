@@ -130,6 +130,7 @@ def save_checkpoint(
         write_statistics(temporary / STATISTICS, statistics)
         (temporary / "README.md").write_text(card)
         for path in temporary.iterdir():
+            path.chmod(0o644)  # safetensors writes for the owner alone
             os.replace(path, folder / path.name)
 
 
