@@ -72,6 +72,8 @@ class ActorConfig:
     """Width of the proprioceptive state given as one token; 0: none."""
     num_points: int = 0
     """Image points (u, v in 0..1) given as explicit spatial prompt, one token each; 0: none."""
+    draft_scale: float = 0.0
+    """Diffuse the residual, in this unit, of a chunk drafted from points and state; 0: no draft."""
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,7 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
             num_heads=4,
             state_dim=STATE_DIM,
             num_points=2,
+            draft_scale=0.25,
         ),
         cameras=("front", "wrist"),
         guidance=1.0,

@@ -151,12 +151,13 @@ class InternVLAM1(nn.Module):
         if plan is not None:
             views = self._actor_images(images)
             condition = self.condition(views, plan.hidden_states, plan.attention_mask)
+        places, situation = self._points(points, batch), self._states(states, statistics)
         predictor = NoisePredictor(
             self.actor,
             condition,
             without,
-            self._points(points, batch),
-            self._states(states, statistics),
+            places,
+            situation,
             scale=self.config.guidance if guidance is None else guidance,
         )
         chunk, width = self.config.actor.chunk_size, self.config.actor.action_dim
@@ -164,6 +165,9 @@ class InternVLAM1(nn.Module):
         noise = torch.randn(1, chunk, width, generator=generator).expand(batch, -1, -1)
         steps = self.config.num_ddim_steps if num_ddim_steps is None else num_ddim_steps
         actions = ddim_sample(predictor, noise.to(self.device), self.schedule, steps)
+        if places is not None and situation is not None and self.config.actor.draft_scale:
+            draft = self.actor.drafted(places, situation)
+            actions = draft + self.config.actor.draft_scale * actions
         return statistics.action.unnormalise(actions.double().cpu().numpy())
 
     def condition(

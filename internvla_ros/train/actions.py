@@ -12,6 +12,7 @@ from torch import Tensor
 
 from internvla_ros.data.normalisation import DatasetStatistics
 from internvla_ros.model.diffusion import Schedule
+from internvla_ros.model.dit import DiT
 from internvla_ros.model.planner import left_padded
 from internvla_ros.model.policy import InternVLAM1
 from internvla_ros.train.frames import EpisodeFrames
@@ -35,6 +36,8 @@ class ActionLossConfig:
     own points are about this wrong."""
     state_noise: float = 0.02
     """Standard deviation added to the normalised state."""
+    draft_batch_size: int = 512
+    """Samples a step for the draft, where the actor has one: it costs little and needs many."""
     noise_weight_cap: float = 0.0
     """Weigh each sample's loss by its noise-to-signal power, up to this cap; 0: all alike.
 
@@ -61,13 +64,14 @@ def draw(
     statistics: DatasetStatistics,
     policy: InternVLAM1,
     config: ActionLossConfig,
+    size: int,
     streams: Streams,
 ) -> ActionBatch:
     """A batch of frames with normalised chunks and states, and points with the planner's errors."""
     rng, actor = streams.numpy, policy.config.actor
-    frames = rng.integers(len(data), size=config.batch_size)
-    points = data.points[frames] + rng.normal(0, config.point_noise, (config.batch_size, 2, 2))
-    points[rng.random(config.batch_size) < config.point_dropout] = np.nan
+    frames = rng.integers(len(data), size=size)
+    points = data.points[frames] + rng.normal(0, config.point_noise, (size, 2, 2))
+    points[rng.random(size) < config.point_dropout] = np.nan
     assert statistics.state is not None
     states = statistics.state.normalise(data.state[frames])
     states = states + rng.normal(0, config.state_noise, states.shape)
@@ -83,7 +87,7 @@ def action_loss(
     streams: Streams,
 ) -> Tensor:
     """Mean squared error of the predicted noise over one batch."""
-    batch = draw(data, statistics, policy, config, streams)
+    batch = draw(data, statistics, policy, config, config.batch_size, streams)
     planned = round(config.batch_size * (1 - config.condition_dropout))
     condition = policy.actor.uncondition.expand(config.batch_size - planned, -1, -1)
     if planned:
@@ -92,7 +96,7 @@ def action_loss(
     def repeated(x: Tensor) -> Tensor:
         return x.repeat(config.repeated_diffusion_steps, *([1] * (x.ndim - 1)))
 
-    clean = repeated(batch.actions)
+    clean = repeated(_diffused(policy.actor, batch))
     noise = torch.randn(clean.shape, generator=streams.torch)
     timesteps = torch.randint(policy.schedule.steps, (len(clean),), generator=streams.torch)
     predicted = policy.actor(
@@ -104,6 +108,26 @@ def action_loss(
     )
     errors = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
     return (errors * noise_weights(policy.schedule, timesteps, config.noise_weight_cap)).mean()
+
+
+def draft_loss(
+    policy: InternVLAM1,
+    data: EpisodeFrames,
+    statistics: DatasetStatistics,
+    config: ActionLossConfig,
+    streams: Streams,
+) -> Tensor:
+    """Mean squared error of the drafted chunk over one batch."""
+    batch = draw(data, statistics, policy, config, config.draft_batch_size, streams)
+    return F.mse_loss(policy.actor.drafted(batch.points, batch.states), batch.actions)
+
+
+@torch.no_grad()
+def _diffused(actor: DiT, batch: ActionBatch) -> Tensor:
+    """What is diffused: the chunk, or what the draft leaves of it."""
+    if not actor.config.draft_scale:
+        return batch.actions
+    return (batch.actions - actor.drafted(batch.points, batch.states)) / actor.config.draft_scale
 
 
 def noise_weights(schedule: Schedule, timesteps: Tensor, cap: float) -> Tensor:

@@ -19,7 +19,7 @@ from internvla_ros.model.nano import (
     ordinal_targets,
 )
 from internvla_ros.model.policy import InternVLAM1
-from internvla_ros.train.actions import action_loss
+from internvla_ros.train.actions import action_loss, draft_loss
 from internvla_ros.train.conversations import Source, grounding_losses
 from internvla_ros.train.dense import DenseDetection
 from internvla_ros.train.frames import EpisodeFrames
@@ -116,6 +116,9 @@ def stage_two(
     def step(streams: Streams) -> dict[str, Tensor]:
         losses = {"action": action_loss(policy, data, statistics, config.action, streams)}
         total = losses["action"]
+        if policy.config.actor.draft_scale:
+            losses["draft"] = draft_loss(policy, data, statistics, config.action, streams)
+            total = total + losses["draft"]
         if source is not None and config.grounding_batch_size:
             losses |= grounding_losses(
                 policy.planner, source, config.grounding_batch_size, streams.numpy, targets
