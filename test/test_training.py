@@ -21,14 +21,16 @@ from internvla_ros.train.sources import arranged, template_phrases
 from internvla_ros.train.stages import new_policy
 
 
-def regression_loop(folder: Path, steps: int) -> tuple[Loop, list[float]]:
+def regression_loop(folder: Path, steps: int, losses: list[float], stop: int | None = None) -> Loop:
     """A linear network on a noisy target; what it draws depends on the loop's streams."""
     torch.manual_seed(0)
-    network, losses = nn.Linear(3, 1), []
+    network = nn.Linear(3, 1)
     config = LoopConfig(steps, warmup_steps=3, cooldown_steps=4, ema_decay=0.9, save_every=5)
     loop = Loop(network, [{"params": list(network.parameters()), "lr": 0.1}], config, folder)
 
     def step(streams: Streams) -> dict[str, Tensor]:
+        if len(losses) == stop:
+            raise KeyboardInterrupt
         x = torch.randn(8, 3, generator=streams.torch)
         noise = torch.as_tensor(streams.numpy.normal(size=(8, 1)), dtype=torch.float32)
         loss = ((network(x) - x.sum(dim=1, keepdim=True) - 0.1 * noise) ** 2).mean()
@@ -37,47 +39,35 @@ def regression_loop(folder: Path, steps: int) -> tuple[Loop, list[float]]:
 
     loop.resume()
     loop.run(step, lambda network, at: None)
-    return loop, losses
+    return loop
 
 
 def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
-    whole, all_losses = regression_loop(tmp_path / "whole", 20)
+    all_losses: list[float] = []
+    whole = regression_loop(tmp_path / "whole", 20, all_losses)
     # The cool-down is tied to the last step, so the first half is stopped by an exception.
     interrupted = tmp_path / "halves"
-    _, first = stopped_at(interrupted, 10)
-    resumed, second = regression_loop(interrupted, 20)
+    first, second = stopped_at(interrupted, 10), []
+    resumed = regression_loop(interrupted, 20, second)
     assert first + second == all_losses
     for ours, theirs in zip(whole.best.parameters(), resumed.best.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
-def stopped_at(folder: Path, count: int) -> tuple[None, list[float]]:
-    """The same run, stopped by Ctrl-C before its step number `count`."""
-    torch.manual_seed(0)
-    network, losses = nn.Linear(3, 1), []
-    config = LoopConfig(20, warmup_steps=3, cooldown_steps=4, ema_decay=0.9, save_every=5)
-    loop = Loop(network, [{"params": list(network.parameters()), "lr": 0.1}], config, folder)
-
-    def step(streams: Streams) -> dict[str, Tensor]:
-        if len(losses) == count:
-            raise KeyboardInterrupt
-        x = torch.randn(8, 3, generator=streams.torch)
-        noise = torch.as_tensor(streams.numpy.normal(size=(8, 1)), dtype=torch.float32)
-        loss = ((network(x) - x.sum(dim=1, keepdim=True) - 0.1 * noise) ** 2).mean()
-        losses.append(float(loss.detach()))
-        return {"loss": loss}
-
+def stopped_at(folder: Path, count: int) -> list[float]:
+    """The losses of the same run, stopped by Ctrl-C before its step number `count`."""
+    losses: list[float] = []
     with pytest.raises(KeyboardInterrupt):
-        loop.run(step, lambda network, at: None)
-    return None, losses
+        regression_loop(folder, 20, losses, count)
+    return losses
 
 
 def test_a_damaged_state_is_reported(tmp_path: Path) -> None:
-    regression_loop(tmp_path, 5)
+    regression_loop(tmp_path, 5, [])
     state = tmp_path / "trainer_state.pt"
     state.write_bytes(state.read_bytes()[:200])
     with pytest.raises(TrainingError, match="cannot resume"):
-        regression_loop(tmp_path, 10)
+        regression_loop(tmp_path, 10, [])
 
 
 def test_metrics_are_json_lines(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -95,7 +95,6 @@ class PolicyConfig:
     num_ddim_steps: int = 10
     guidance: float = 1.5
     name: str = "internvla-m1"
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dt(self) -> float:
