@@ -21,11 +21,13 @@ class PlannerConfig:
     """The vision-language planner (Qwen2.5-VL).
 
     `qwen` is a transformers `Qwen2_5_VLConfig` as a dictionary. `image_size` is (width, height) in
-    pixels to which every view is resized, whatever its aspect ratio; answers are in these pixels.
+    pixels to which every view is resized first, whatever its aspect ratio; None keeps a view's own
+    size. Both sides are then rounded to whole merged patches (`images.smart_size`), and answers are
+    in pixels of what comes out.
     """
 
     qwen: Mapping[str, Any]
-    image_size: tuple[int, int] = (224, 224)
+    image_size: tuple[int, int] | None = (224, 224)
     system_prompt: str | None = "You are a helpful assistant."
     absolute_positions: bool = False
     """Add a learned table of positions to the image tokens. Qwen2.5-VL encodes position by rotary
@@ -37,7 +39,10 @@ class PlannerConfig:
 
 @dataclass(frozen=True)
 class VisionExpertConfig:
-    """DINOv2. `dinov2` is a transformers `Dinov2Config` as a dictionary; `image_size` in pixels."""
+    """DINOv2. `dinov2` is a transformers `Dinov2Config` as a dictionary.
+
+    A view, after the planner's `image_size`, is resized until its shorter side is `image_size` px.
+    """
 
     dinov2: Mapping[str, Any]
     image_size: int = 224
@@ -74,6 +79,9 @@ class ActorConfig:
     """Image points (u, v in 0..1) given as explicit spatial prompt, one token each; 0: none."""
     draft_scale: float = 0.0
     """Diffuse the residual, in this unit, of a chunk drafted from points and state; 0: no draft."""
+    history: bool = False
+    """Whether there is an embedder of past actions, which the released checkpoints store and their
+    code never uses: it is kept so that they can be written again as they were."""
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,8 @@ class DiT(nn.Module):
         )
         self.plan_embedder = nn.Linear(plan_dim, dim)
         self.uncondition = nn.Parameter(torch.zeros(plan_tokens, plan_dim))
+        if config.history:
+            self.history_embedder = nn.Linear(config.action_dim, dim)
         extra = config.num_points + (1 if config.state_dim else 0)
         if config.num_points:
             features = 2 + 4 * POINT_FREQUENCIES
