@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from internvla_ros.motion import se3
+from internvla_ros.motion.backend import JointCommand
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import Pose
-from internvla_ros.motion.servo import EmbeddedServo, JointCommand, ServoError
+from internvla_ros.motion.servo import EmbeddedServo, ServoError
 from internvla_ros.robots.description import urdf
 from internvla_ros.robots.embodiment import load_embodiment
 

@@ -14,11 +14,12 @@ Each cycle goes through three stages.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from internvla_ros.motion.backend import JointCommand
 from internvla_ros.motion.kinematics import IkResult, Kinematics
 from internvla_ros.motion.profile import JointState, VelocityProfile
 from internvla_ros.motion.reference import Reference
@@ -38,27 +39,6 @@ _START_TOLERANCE = 0.02  # rad (or m) that a measured joint may be outside its l
 
 class ServoError(ValueError):
     """The servo was started or called in a way it cannot obey."""
-
-
-@dataclass(frozen=True, eq=False)
-class JointCommand:
-    """Where the joints should be at the time of the call.
-
-    Args:
-        positions: [n] rad or m.
-        velocities: [n] rad/s or m/s.
-        accelerations: [n] rad/s^2 or m/s^2.
-        limited: whether something kept the tip from being where the target was.
-        reason: what did, empty when nothing.
-        tip: pose that the tip has at `positions`, in the base frame.
-    """
-
-    positions: Array
-    velocities: Array
-    accelerations: Array
-    limited: bool
-    reason: str
-    tip: Pose
 
 
 class EmbeddedServo:

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.executor import ChunkExecutor, Setpoint, State
+from internvla_ros.motion.backend import JointCommand
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import Pose, distance
-from internvla_ros.motion.servo import EmbeddedServo, JointCommand, ServoError
+from internvla_ros.motion.servo import EmbeddedServo, ServoError
 from internvla_ros.nodes.joints import JointReading
 from internvla_ros.robots.embodiment import Embodiment
 

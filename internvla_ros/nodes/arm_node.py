@@ -13,8 +13,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Header, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from internvla_ros.motion.backend import JointCommand
 from internvla_ros.motion.kinematics import Kinematics
-from internvla_ros.motion.servo import JointCommand
 from internvla_ros.msg import ActionChunk, ExecutionState
 from internvla_ros.nodes.arm import ArmController, ArmState, Report
 from internvla_ros.nodes.converters import ConversionError, message_to_chunk, pose_message
