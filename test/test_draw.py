@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from internvla_ros.spatial.draw import AMBER, CYAN, MAGENTA, annotate
+from internvla_ros.spatial.draw import AMBER, CYAN, MAGENTA, annotate, bar, blend, marks
 from internvla_ros.spatial.types import Box, Point, SpatialAnswer, Trace
 
 WIDTH, HEIGHT = 160, 120
@@ -102,3 +102,26 @@ def test_degenerate_boxes_and_traces_are_drawn() -> None:
 def test_other_pictures_are_refused(image: NDArray[np.uint8]) -> None:
     with pytest.raises(ValueError, match="must be uint8"):
         annotate(image)
+
+
+def test_a_patch_laid_over_pictures_is_the_drawing_itself() -> None:
+    """What is drawn once and blended often equals drawing anew, on any picture."""
+    answer = SpatialAnswer((Box(30, 40, 60, 70, "cube", 0.9),), (Point(45, 55),))
+    patches = [*marks((WIDTH, HEIGHT), answer), *bar((WIDTH, HEIGHT), "a task", "6 Hz")]
+    for seed in range(3):
+        image = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        expected = annotate(image, answer, caption="a task", status="6 Hz")
+        np.testing.assert_array_equal(blend(image, *patches), expected)
+
+
+def test_an_old_trace_fades() -> None:
+    answer = SpatialAnswer(traces=(Trace(np.linspace([20.0, 60.0], [140.0, 60.0], 10)),))
+    contrast = [
+        np.abs(blend(grey(), *marks((WIDTH, HEIGHT), answer, strength)).astype(int) - 90).sum()
+        for strength in (1.0, 0.6, 0.2)
+    ]
+    assert contrast[0] > contrast[1] > contrast[2] > 0
+
+
+def test_what_lies_outside_of_the_picture_makes_no_patch() -> None:
+    assert marks((WIDTH, HEIGHT), SpatialAnswer(points=(Point(900.0, 20.0),))) == []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
+from dataclasses import dataclass
+from functools import cache, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ TRACE_COLOURS: tuple[Colour, Colour] = ((255, 255, 255), MAGENTA)
 INK: Colour = (18, 20, 24)
 PAPER: Colour = (250, 250, 250)
 SUPERSAMPLING = 3
+_FINE_ENOUGH = 400  # px; pictures at least this high and wide need less supersampling
+_REACH = 24  # px of a 320x240 picture that labels, rings and arrow heads reach beyond their pixels
 
 
 def annotate(
@@ -50,47 +53,147 @@ def annotate(
     Returns:
         uint8[h, w, 3].
     """
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(
+            f"a picture to draw on must be uint8[h, w, 3], not {image.dtype}{list(image.shape)}"
+        )
     if answer is not None:
         boxes = (*answer.boxes, *boxes)
         points = (*answer.points, *points)
         traces = (*answer.traces, *traces)
-    canvas = _Canvas(image)
-    coloured = [(box, PALETTE[index % len(PALETTE)]) for index, box in enumerate(boxes)]
+    size = (image.shape[1], image.shape[0])
+    drawn = SpatialAnswer(tuple(boxes), tuple(points), tuple(traces))
+    return blend(image, *marks(size, drawn), *bar(size, caption, status))
+
+
+@dataclass(frozen=True, eq=False)
+class Patch:
+    """A drawn rectangle, to be laid over pictures as often as they come.
+
+    Attributes:
+        x, y: px of its upper left corner.
+        colour: uint8[h, w, 3], already weighed by its opacity.
+        keep: uint16[h, w, 1], 0..256: how much of the picture below remains.
+    """
+
+    x: int
+    y: int
+    colour: NDArray[np.uint8]
+    keep: NDArray[np.uint16]
+
+
+def blend(image: NDArray[np.uint8], *patches: Patch) -> NDArray[np.uint8]:
+    """A copy of a picture uint8[h, w, 3] with patches made for its size laid over it, in order."""
+    drawn = image.copy()
+    for patch in patches:
+        height, width, _ = patch.colour.shape
+        below = drawn[patch.y : patch.y + height, patch.x : patch.x + width]
+        mixed = below * patch.keep
+        mixed >>= 8
+        mixed += patch.colour
+        below[...] = mixed
+    return drawn
+
+
+def marks(size: tuple[int, int], answer: SpatialAnswer, trace_strength: float = 1.0) -> list[Patch]:
+    """An answer's boxes, points and traces as `annotate` draws them: one patch, or none.
+
+    Args:
+        size: (width, height) px of the pictures that it will be laid over.
+        trace_strength: 0..1, opacity of the traces: they may fade as they grow old.
+    """
+    region = _region(size, answer)
+    if region is None:
+        return []
+    canvas = _Canvas(size, region)
+    coloured = [(box, PALETTE[index % len(PALETTE)]) for index, box in enumerate(answer.boxes)]
     for draw in (canvas.tint, canvas.frame):
         for box, colour in coloured:
             draw(box, colour)
-    for trace in traces:
-        canvas.trace(trace)
+    for trace in answer.traces:
+        canvas.trace(trace, trace_strength)
     for box, colour in coloured:
         canvas.tag(box, colour)
-    for index, point in enumerate(points):
+    for index, point in enumerate(answer.points):
         canvas.mark(point, index)
-    if caption or status:
-        canvas.caption(caption, status)
-    return canvas.finish()
+    return [canvas.finish()]
+
+
+def bar(size: tuple[int, int], caption: str, status: str) -> list[Patch]:
+    """The dark bar at the bottom with a caption and a status: one patch, or none."""
+    return [_bar(size, caption, status)] if caption or status else []
+
+
+@lru_cache(maxsize=16)
+def _bar(size: tuple[int, int], caption: str, status: str) -> Patch:
+    strip = _Canvas(size, (0, size[1] - min(round(48 * _unit(size)), size[1]), *size))
+    strip.caption(caption, status)
+    return strip.finish()
+
+
+def _region(size: tuple[int, int], answer: SpatialAnswer) -> tuple[int, int, int, int] | None:
+    """The part x1 y1 x2 y2 (px) of a picture that an answer touches; None: it touches nothing."""
+    places = [trace.points for trace in answer.traces]
+    places += [_extent(size, box) for box in answer.boxes]
+    places += [np.array([[point.x, point.y]]) for point in answer.points]
+    if not places:
+        return None
+    reach = _REACH * _unit(size)
+    low = np.concatenate(places).min(axis=0) - reach
+    high = np.concatenate(places).max(axis=0) + reach
+    x1, y1 = (max(int(v), 0) for v in low)
+    x2, y2 = (min(int(np.ceil(v)), limit) for v, limit in zip(high, size, strict=True))
+    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+
+
+def _extent(size: tuple[int, int], box: Box) -> NDArray[np.float64]:
+    """[2, 2] px: upper left and lower right corner of a box and of its label's plate."""
+    length = _font(round(9 * _unit(size))).getlength(_label(box)) + 6 * _unit(size)
+    left = max(min(box.x1, size[0] - length), 0)
+    return np.array([[min(box.x1, left), box.y1], [max(box.x2, left + length), box.y2]])
+
+
+def _label(box: Box) -> str:
+    """A box's label, with its score where it states one."""
+    words = box.label[:80]
+    return words if not words or box.score >= 1 else f"{words} {box.score:.2f}"
+
+
+def _unit(size: tuple[int, int]) -> float:
+    """The scale of line widths and letters, 1 for a 320x240 picture."""
+    return max(min(size) / 240, 0.6)
 
 
 class _Canvas:
-    """A transparent layer over a picture, several times as fine; later strokes replace earlier."""
+    """A transparent layer over a part of a picture, several times as fine.
 
-    def __init__(self, image: NDArray[np.uint8]) -> None:
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise ValueError(
-                f"a picture to draw on must be uint8[h, w, 3], not {image.dtype}{list(image.shape)}"
-            )
-        self.image = image
-        self.height, self.width = image.shape[:2]
-        self.unit = max(min(self.width, self.height) / 240, 0.6)
-        """The scale of line widths and letters, 1 for a 320x240 picture."""
-        size = (self.width * SUPERSAMPLING, self.height * SUPERSAMPLING)
-        self.layer = Image.new("RGBA", size, (0, 0, 0, 0))
+    Later strokes replace earlier ones. Coordinates are px of the whole picture.
+    """
+
+    def __init__(self, size: tuple[int, int], region: tuple[int, int, int, int]) -> None:
+        """
+        Args:
+            size: (width, height) px of the picture.
+            region: x1 y1 x2 y2 px of the part that can be drawn on.
+        """
+        x1, y1, x2, y2 = region
+        self.unit = _unit(size)
+        self.scale = SUPERSAMPLING if min(size) < _FINE_ENOUGH else SUPERSAMPLING - 1
+        self.origin = (x1, y1)
+        self.layer = Image.new("RGBA", ((x2 - x1) * self.scale, (y2 - y1) * self.scale))
+        self.edges = self._fine(0, 0, *size)
         self.draw = ImageDraw.Draw(self.layer)
 
-    def finish(self) -> NDArray[np.uint8]:
-        """The picture with the layer blended over it."""
-        layer = np.asarray(self.layer.convert("RGBa").reduce(SUPERSAMPLING), np.float32)
-        alpha = layer[..., 3:] / 255
-        return (layer[..., :3] + self.image * (1 - alpha) + 0.5).astype(np.uint8)
+    def finish(self) -> Patch:
+        """What was drawn."""
+        layer = self.layer.convert("RGBa").reduce(self.scale)
+        x1, y1, x2, y2 = layer.getbbox() or (0, 0, 1, 1)
+        pixels = np.asarray(layer)[y1:y2, x1:x2]
+        opacity = pixels[..., 3:].astype(np.uint16)
+        keep: NDArray[np.uint16] = 256 - (opacity * 256 + 127) // 255
+        return Patch(
+            self.origin[0] + x1, self.origin[1] + y1, np.ascontiguousarray(pixels[..., :3]), keep
+        )
 
     def tint(self, box: Box, colour: Colour) -> None:
         """A touch of colour over a box."""
@@ -108,18 +211,19 @@ class _Canvas:
 
     def tag(self, box: Box, colour: Colour) -> None:
         """A box's label on a plate above it, or inside it where there is no room."""
-        if not box.label:
+        words = _label(box)
+        if not words:
             return
-        words = box.label if box.score >= 1 else f"{box.label} {box.score:.2f}"
         font = _font(self._size(9))
         pad = self._size(2.5)
         left, top, right, bottom = font.getbbox(words)
         width, height = right - left + 2 * pad, bottom - top + 2 * pad
-        x = box.x1 * SUPERSAMPLING
-        y = box.y1 * SUPERSAMPLING - height - self._size(2)
-        if y < 0:
-            y = min(box.y2 * SUPERSAMPLING + self._size(2), self.layer.height - height)
-        x = min(max(x, 0), max(self.layer.width - width, 0))
+        x_min, y_min, x_max, y_max = self.edges
+        x, low, _, high = self._fine(box.x1, box.y1, box.x2, box.y2)
+        y = low - height - self._size(2)
+        if y < y_min:
+            y = min(high + self._size(2), y_max - height)
+        x = max(min(x, x_max - width), x_min)
         plate = (x, y, x + width, y + height)
         self.draw.rounded_rectangle(plate, self._size(2.5), fill=(*colour, 235))
         self.draw.text((x + pad - left, y + pad - top), words, font=font, fill=(*INK, 255))
@@ -151,21 +255,23 @@ class _Canvas:
         corners = [(x, y - radius), (x + radius, y), (x, y + radius), (x - radius, y)]
         self.draw.polygon(corners, fill=tint)
 
-    def trace(self, trace: Trace) -> None:
+    def trace(self, trace: Trace, strength: float = 1.0) -> None:
         """A line from white to magenta that thins and fades towards the end, with an arrow."""
-        points = _smooth(trace.points) * SUPERSAMPLING
+        points = (_smooth(trace.points) - self.origin) * self.scale
         steps = len(points) - 1
         for grow, shade in ((self._size(1.2), 0.55), (0, 1.0)):
             for step in range(steps):
                 share = step / steps
                 colour = INK if grow else _blend(*TRACE_COLOURS, share)
-                alpha = round(255 * shade * (1 - 0.45 * share))
+                alpha = round(255 * strength * shade * (1 - 0.45 * share))
                 radius = self._size(1.3 - 0.5 * share) + grow
                 self._stroke(points[step], points[step + 1], radius, (*colour, alpha))
-        for x, y in trace.points[1:-1] * SUPERSAMPLING:
+        for x, y in (trace.points[1:-1] - self.origin) * self.scale:
             dot = self._size(1.2)
-            self.draw.ellipse((x - dot, y - dot, x + dot, y + dot), fill=(*PAPER, 255))
-        self._arrow_head(points)
+            self.draw.ellipse(
+                (x - dot, y - dot, x + dot, y + dot), fill=(*PAPER, round(255 * strength))
+            )
+        self._arrow_head(points, strength)
 
     def _stroke(
         self,
@@ -178,7 +284,7 @@ class _Canvas:
         x, y = end
         self.draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=tint)
 
-    def _arrow_head(self, points: NDArray[np.float64]) -> None:
+    def _arrow_head(self, points: NDArray[np.float64], strength: float) -> None:
         """A filled triangle at the end, along the path's last stretch."""
         tip = points[-1]
         length = self._size(8)
@@ -190,7 +296,11 @@ class _Canvas:
         side = np.array([-heading[1], heading[0]]) * 0.45 * length
         base = tip - heading * length
         corners = [tuple(tip), tuple(base + side), tuple(base - side)]
-        self.draw.polygon(corners, fill=(*MAGENTA, 255), outline=(*INK, 200))
+        self.draw.polygon(
+            corners,
+            fill=(*MAGENTA, round(255 * strength)),
+            outline=(*INK, round(200 * strength)),
+        )
 
     def caption(self, words: str, status: str) -> None:
         """A dark, translucent bar at the bottom."""
@@ -212,10 +322,14 @@ class _Canvas:
 
     def _size(self, pixels: float) -> int:
         """Pixels of a 320x240 picture in those of the layer."""
-        return max(round(pixels * self.unit * SUPERSAMPLING), 1)
+        return max(round(pixels * self.unit * self.scale), 1)
 
     def _fine(self, *values: float) -> tuple[float, ...]:
-        return tuple(value * SUPERSAMPLING for value in values)
+        """Coordinates x, y, x, y ... of the picture in those of the layer."""
+        x, y = self.origin
+        return tuple(
+            (value - (y if index % 2 else x)) * self.scale for index, value in enumerate(values)
+        )
 
 
 @cache

@@ -101,8 +101,8 @@ class Camera:
         NaN for pixels that no direction is drawn at, far outside of a strongly distorted picture.
         """
         pixels = np.asarray(pixels, dtype=np.float64).reshape(-1, 2)
-        bent: Array = np.linalg.solve(self.matrix[:2, :2], (pixels - self.matrix[:2, 2]).T).T
-        flat = self._undistorted(bent)
+        bent = np.linalg.solve(self.matrix[:2, :2], (pixels - self.matrix[:2, 2]).T).T
+        flat = self._undistorted(np.asarray(bent, dtype=np.float64))
         return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
 
     def _lens(self, flat: Array) -> tuple[Array, Array]:
