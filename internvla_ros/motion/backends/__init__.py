@@ -1,0 +1,1 @@
+"""What motion backends decide, without ROS: trajectories, MoveIt Servo's protocol, planned goals."""
