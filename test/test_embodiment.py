@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,6 @@ from internvla_ros.resources import ResourceError, resource
 from internvla_ros.robots.embodiment import (
     CameraSpec,
     EmbodimentError,
-    Gripper,
     known_embodiments,
     load_embodiment,
 )
@@ -40,6 +41,38 @@ def test_widowx_has_what_the_policy_needs() -> None:
     assert not robot.ready.flags.writeable
 
 
+@pytest.mark.parametrize("name", known_embodiments())
+def test_velocity_limits_close_in_towards_the_ends(name: str) -> None:
+    robot = load_embodiment(name)
+    rng = np.random.default_rng(0)
+    for q in rng.uniform(robot.position_lower, robot.position_upper, (200, len(robot.joints))):
+        slowest, fastest = robot.velocity_limits(q)
+        assert (-robot.velocity <= slowest).all() and (slowest <= 0).all()
+        assert (fastest <= robot.velocity).all() and (fastest >= 0).all()
+
+
+def test_fr3_velocity_limits_are_the_published_ones() -> None:
+    robot = load_embodiment("franka_fr3")
+    q = np.array([2.70, -1.70, 0.0, -0.20, 0.0, 0.60, 3.0])
+    slowest, fastest = robot.velocity_limits(q)
+    assert fastest[0] == pytest.approx(np.sqrt(12.0 * (2.7501 - 2.70)) - 0.30)
+    assert fastest[3] == pytest.approx(np.sqrt(8.0 * (-0.1458 + 0.20)) - 0.30)
+    assert slowest[1] == pytest.approx(0.20 - np.sqrt(5.17 * (1.7918 - 1.70)))
+    assert slowest[5] == pytest.approx(0.35 - np.sqrt(11.0 * (0.60 - 0.54092)))
+    assert fastest[2] == 2.62 and slowest[0] == -2.62
+    at_the_end, _ = robot.velocity_limits(robot.position_lower)
+    np.testing.assert_allclose(at_the_end, 0.0, atol=0.005)
+
+
+@pytest.mark.parametrize("name", known_embodiments())
+def test_down_is_a_rotation_whose_tip_axis_points_down(name: str) -> None:
+    robot = load_embodiment(name)
+    np.testing.assert_allclose(robot.down.T @ robot.down, np.eye(3))
+    assert np.linalg.det(robot.down) == pytest.approx(1.0)
+    np.testing.assert_array_equal(robot.down[:, "xyz".index(robot.tip_axis)], (0, 0, -1))
+    assert abs(robot.down[1, 1]) == 1.0
+
+
 def test_unknown_robot_names_the_known_ones() -> None:
     with pytest.raises(EmbodimentError, match=r"unknown robot 'r2d2'.*widowx_250s"):
         load_embodiment("r2d2")
@@ -57,11 +90,35 @@ def test_missing_file(tmp_path: Path) -> None:
         ("fovy: 35.0", "fovy: 190", "below 180"),
         ("rotation: rpy ", "rotation: euler ", "expected one of rpy, rotvec"),
         ("name: widowx_250s", "nom: widowx_250s", "name: is missing"),
-        ("lower: [0.10,", "lower: [0.90,", "must be above lower"),
-        ("closed: 0.015", "closed: 0.5", "must be above closed"),
+        ("fovy: 35.0", "fovy: 35.0\n    fov: 35.0", "fov: is not known here; known are fovy"),
+        ("fovy: 35.0", "fovy: 35.0\n    fovy: 35.0", "stands here twice"),
+        ("unnorm_key:", "norm_key: a\nunnorm_key:", "norm_key: is not known"),
+        ("gripper_sign: 1 ", "gripper_sign: 2 ", "expected 1 or -1"),
+        ("gripper_sign: 1 ", "gripper_sign: 0 ", "expected 1 or -1"),
+        ("gripper_latch: 0", "gripper_latch: -1", "at least 0"),
+        ("gripper_mode: absolute", "gripper_mode: same", "expected one of absolute, relative"),
+        ("delta_frame: base", "delta_frame: world", "expected one of base, tip"),
+        ("mirror: [1.0,", "mirror: [2.0,", "must begin with 1"),
+        ("mirror: [1.0, -1.0]", "mirror: [1.0]", "expected 2 finite numbers"),
+        ("joints: [left_finger, right_finger]", "joints: [a, a]", "different names"),
+        ("torque: [4.1,", "torque: [-4.1,", "positive"),
+        ("jerk: [800.0,", "jerk: [true,", "expected 6 finite numbers"),
+        ("stiffness: [2500.0,", "stiffness: ['2500.0',", "expected 6 finite numbers"),
+        ("turn_jerk: 300.0", "turn_jerk: .inf", "positive"),
+        ("ignored: []", "ignored: [[a, b], [c]]", "a pair of names"),
+        ("ignored: []", "ignored: none", "a list of pairs"),
+        ("table_ignored: [base_link,", "table_ignored: [3,", "a list of names"),
+        ("floor: -0.6", "floor: 0.5", "below the height"),
+        ("x: [0.20, 0.40]", "x: [0.40, 0.20]", "rising"),
+        ("x: [0.20, 0.40]", "x: [0.20, 0.60]", "table's edge"),
+        ("opening: 1.0 ", "opening: 1.5 ", "at most 1"),
+        ("tip_axis: x", "tip_axis: y", "expected one of x, z"),
+        ("    frame: base_link\n", "", "frame: is missing"),
+        ("upper: [0.48, 0.32, 0.40]", "upper: !!python/object [1]", "cannot be read"),
+        ("upper: [0.48,", "upper: [0.05,", "must be above lower"),
+        ("open: 0.037", "open: 0.015", "must differ from closed"),
         ("chunk_size: 16", "chunk_size: 1.5", "whole number"),
-        ("chunk_size: 16", "chunk_size: -1", "positive"),
-        ("chunk_size: 16", "chunk_size: [16", "expected"),
+        ("chunk_size: 16", "chunk_size: -1", "at least 1"),
         ("look_at: [0.275, 0.0, 0.045]", "look_at: [0.74, 0.0, 0.0]", "straight"),
         ("look_at: [0.275, 0.0, 0.045]", "look_at: [0.275, .nan, 0]", "finite"),
         ("ready: [0.0,", "ready: [9.0,", "outside the position limits"),
@@ -76,8 +133,11 @@ def test_mistakes_are_told_with_file_and_line(
     path.write_text(text.replace(before, after, 1))
     with pytest.raises(EmbodimentError, match=message) as told:
         load_embodiment(path)
-    assert str(told.value).startswith(f"{path}:")
-    assert int(str(told.value).removeprefix(f"{path}:").split(":")[0]) >= 1
+    line = int(str(told.value).removeprefix(f"{path}:").split(":")[0])
+    changed = path.read_text().splitlines()
+    first = next(i for i, now in enumerate(changed) if now != text.splitlines()[i])
+    added = after.count("\n")
+    assert "is missing" in message or first + 1 <= line <= first + 1 + added
 
 
 def test_the_line_is_the_right_one(tmp_path: Path) -> None:
@@ -86,6 +146,33 @@ def test_the_line_is_the_right_one(tmp_path: Path) -> None:
     line = 1 + path.read_text().splitlines().index("    fovy: wide")
     with pytest.raises(EmbodimentError, match=f":{line}: fovy"):
         load_embodiment(path)
+
+
+def test_text_that_is_no_yaml_is_told_with_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "robot.yaml"
+    path.write_text("name: a\njoints: [1\nb: 2\n")
+    with pytest.raises(EmbodimentError, match=r"robot.yaml:3: expected"):
+        load_embodiment(path)
+    path.write_bytes(b"name: \xff\xfe")
+    with pytest.raises(EmbodimentError, match="is not UTF-8 text"):
+        load_embodiment(path)
+
+
+@given(st.data())
+def test_no_damage_to_a_file_is_told_as_anything_else(data: st.DataObject) -> None:
+    """One line cut, doubled or spoilt: the file loads, or the error names the file and a line."""
+    lines = WIDOWX.read_text().splitlines()
+    i = data.draw(st.integers(0, len(lines) - 1))
+    spoilt = data.draw(st.sampled_from(["", lines[i] * 2, lines[i] + " x", lines[i][:-3], "  - :"]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "robot.yaml"
+        path.write_text("\n".join([*lines[:i], spoilt, *lines[i + 1 :]]))
+        try:
+            robot = load_embodiment(path)
+        except EmbodimentError as error:
+            assert re.match(rf"{re.escape(str(path))}:\d+: ", str(error))
+        else:
+            assert np.isfinite(robot.ready).all()
 
 
 @pytest.mark.parametrize("text", ["", "- 1\n- 2\n", "robot", "joints: 3\n"])
@@ -98,13 +185,13 @@ def test_files_that_are_no_robots(tmp_path: Path, text: str) -> None:
 
 @given(st.floats(0, 1))
 def test_gripper_opening_and_position_agree(opening: float) -> None:
-    gripper = Gripper(("left",), closed=0.015, open=0.037, velocity=0.1)
+    gripper = load_embodiment("widowx_250s").gripper
     assert gripper.opening(gripper.position(opening)) == pytest.approx(opening)
 
 
 @given(st.floats(-10, 10))
 def test_gripper_stays_in_its_range(value: float) -> None:
-    gripper = Gripper(("left",), closed=0.015, open=0.037, velocity=0.1)
+    gripper = load_embodiment("widowx_250s").gripper
     assert 0.0 <= gripper.opening(value) <= 1.0
     assert 0.015 <= gripper.position(value) <= 0.037
 

@@ -5,47 +5,73 @@ The numbers live in `config/robots/NAME.yaml`, one file a robot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from internvla_ros.resources import resource
+from internvla_ros.robots.document import EmbodimentError, Section
 
 ROTATIONS = ("rpy", "rotvec")
 ANCHORS = ("target", "measured")
-FRAMES = ("base",)
+FRAMES = ("base", "tip")
 ENSEMBLES = ("latest", "temporal", "adaptive")
+GRIPPER_MODES = ("absolute", "relative")
 
-
-class EmbodimentError(ValueError):
-    """A robot is unknown, or its configuration is wrong."""
+_DOWN = {
+    # Columns: the tip's axes in the base frame when it points straight down, fingers along y.
+    "x": ((0.0, 0.0, 1.0), (0.0, 1.0, 0.0), (-1.0, 0.0, 0.0)),
+    "z": ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, -1.0)),
+}
 
 
 @dataclass(frozen=True)
 class Gripper:
-    """A parallel gripper: `closed` and `open` are positions of its first joint (m).
+    """Two fingers that close on each other.
 
-    The other joints mirror the first one. `velocity` is that of a joint (m/s).
+    `closed` and `open` are positions of the first joint (m, or rad where fingers turn); either may
+    be the larger one. Joint i stands at `mirror[i]` times that position.
+
+    Attributes:
+        joints: of the fingers; the first one is commanded.
+        closed, open: positions of the first joint.
+        velocity: the largest of a joint (m/s or rad/s).
+        mirror: what each joint's position is to the first one's.
+        width: m between the pads, closed and open.
+        reach: m that the fingers reach beyond the tip.
+        effort: the largest force (N) or torque (Nm) of a joint.
+        stiffness, damping: of a joint's servo in simulation (N/m, Ns/m or Nm/rad, Nms/rad).
     """
 
     joints: tuple[str, ...]
     closed: float
     open: float
     velocity: float
+    mirror: tuple[float, ...]
+    width: tuple[float, float]
+    reach: float
+    effort: float
+    stiffness: float
+    damping: float
 
     def opening(self, position: float) -> float:
-        """The opening, 0 closed .. 1 open (clipped), at a position of the first joint (m)."""
+        """The opening, 0 closed .. 1 open (clipped), at a position of the first joint."""
         fraction = (position - self.closed) / (self.open - self.closed)
         return float(min(max(fraction, 0.0), 1.0))
 
     def position(self, opening: float) -> float:
-        """The first joint's position (m) for an opening 0 closed .. 1 open (clipped)."""
+        """The first joint's position for an opening 0 closed .. 1 open (clipped)."""
         return self.closed + min(max(float(opening), 0.0), 1.0) * (self.open - self.closed)
+
+    def opening_for(self, width: float) -> float:
+        """The opening 0..1 (clipped) at which the pads stand `width` (m) apart.
+
+        Exact for fingers that slide; for fingers that turn, the nearest straight line.
+        """
+        fraction = (width - self.width[0]) / (self.width[1] - self.width[0])
+        return float(min(max(fraction, 0.0), 1.0))
 
 
 @dataclass(frozen=True)
@@ -53,16 +79,27 @@ class ActionConvention:
     """What the seven numbers of an action mean for this robot.
 
     Attributes:
-        delta_frame: "base": translation and rotation deltas along the axes of the base frame.
+        delta_frame: "base": translation and rotation deltas along the axes of the base frame;
+            "tip": along those of the tip.
         rotation: "rpy" (R' = Rz(yaw) Ry(pitch) Rx(roll) R) or "rotvec".
         anchor: what a chunk's deltas add to: the commanded ("target") or the "measured" pose.
-        gripper_threshold: gripper numbers above it mean open.
+        gripper_threshold: gripper numbers beyond it mean open; in relative mode, changes beyond
+            it (either way) start opening or closing.
+        translation_scale, rotation_scale: metres and radians that a unit of an action stands for.
+        gripper_mode: "absolute": the number says how open; "relative": its change says which way.
+        gripper_sign: 1 where larger numbers are more open, -1 where they are more closed.
+        gripper_latch: steps that an opening or closing, once begun, is kept up.
     """
 
     delta_frame: str
     rotation: str
     anchor: str
     gripper_threshold: float
+    translation_scale: float = 1.0
+    rotation_scale: float = 1.0
+    gripper_mode: str = "absolute"
+    gripper_sign: int = 1
+    gripper_latch: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +108,84 @@ class Ensemble:
 
     name: str
     horizon: int
+
+
+@dataclass(frozen=True)
+class TipLimits:
+    """The tip's own bounds: m/s, m/s^2, m/s^3 along a line; rad/s, rad/s^2, rad/s^3 turning."""
+
+    speed: float
+    acceleration: float
+    jerk: float
+    turn: float
+    turn_acceleration: float
+    turn_jerk: float
+
+
+@dataclass(frozen=True)
+class VelocityCurve:
+    """How joints must slow down towards the ends of their ranges; vectors are [n].
+
+    Upwards a joint may move at sqrt(gain (upper - q)) - offset (rad/s), downwards at
+    sqrt(gain (q - lower)) - offset, never below zero.
+    """
+
+    gain: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+    def limits(self, q: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lowest and highest velocity [n] that the curve allows at q [n]."""
+        up = np.sqrt(np.maximum(self.gain * (self.upper - q), 0.0)) - self.offset
+        down = np.sqrt(np.maximum(self.gain * (q - self.lower), 0.0)) - self.offset
+        return -np.maximum(down, 0.0), np.maximum(up, 0.0)
+
+
+@dataclass(frozen=True)
+class Clearance:
+    """What the arm keeps away from.
+
+    Attributes:
+        self_distance: least distance (m) between parts of the arm.
+        obstacle_distance: least distance (m) between the arm and the table or an obstacle.
+        fingers_distance: the same for the gripper's fingers, which must reach for things.
+        ignored: pairs of links that never meet or always touch; neighbours need not be named.
+        table_ignored: links that stand on the table.
+    """
+
+    self_distance: float
+    obstacle_distance: float
+    fingers_distance: float
+    ignored: tuple[tuple[str, str], ...]
+    table_ignored: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Tabletop:
+    """The table in front of a robot, in its base frame (m).
+
+    Attributes:
+        height: of the top.
+        floor: height of the floor.
+        centre, size: x and y of the top's middle, and its extent along them.
+        x, y: where the centres of objects lie.
+        start_height: of the tip above the top, when a task begins.
+        spacing: least distance between the middles of things to grasp.
+        grasp: height of the tip above the top when it grasps.
+        opening: how far the gripper opens (0..1) to go about a thing.
+    """
+
+    height: float
+    floor: float
+    centre: tuple[float, float]
+    size: tuple[float, float]
+    x: tuple[float, float]
+    y: tuple[float, float]
+    start_height: tuple[float, float]
+    spacing: float
+    grasp: float
+    opening: float
 
 
 @dataclass(frozen=True)
@@ -123,9 +238,11 @@ class CameraSpec:
 class Embodiment:
     """One robot: n arm joints, a gripper, cameras, rates and conventions.
 
-    Vectors are [n] over `joints`, in rad, rad/s, rad/s^2, rad/s^3. `ready` is the resting pose.
-    `workspace` holds the lower [3] and upper [3] corner (m, base frame) of where the tip may move.
-    Rates are in Hz. `unnorm_key` names this robot's statistics in a checkpoint.
+    Vectors are [n] over `joints`, in rad, rad/s, rad/s^2, rad/s^3, `torque` in Nm. `ready` is the
+    resting pose. `workspace` holds the lower [3] and upper [3] corner (m, base frame) of where the
+    tip may move. Rates are in Hz. `unnorm_key` names this robot's statistics in a checkpoint.
+    `tip_axis` is the axis of the tip frame ("x" or "z") that points out of the gripper; the fingers
+    open along its y axis. `stiffness` (Nm/rad) is that of the joints' servos in simulation.
     """
 
     name: str
@@ -135,9 +252,13 @@ class Embodiment:
     velocity: NDArray[np.float64]
     acceleration: NDArray[np.float64]
     jerk: NDArray[np.float64]
+    torque: NDArray[np.float64]
+    stiffness: NDArray[np.float64]
+    velocity_curve: VelocityCurve | None
     ready: NDArray[np.float64]
     base_frame: str
     tip_frame: str
+    tip_axis: str
     gripper: Gripper
     control_rate: float
     policy_rate: float
@@ -145,8 +266,23 @@ class Embodiment:
     action: ActionConvention
     ensemble: Ensemble
     workspace: tuple[NDArray[np.float64], NDArray[np.float64]]
+    tip_limits: TipLimits
+    clearance: Clearance
+    tabletop: Tabletop
     cameras: tuple[CameraSpec, ...]
     unnorm_key: str
+
+    @property
+    def down(self) -> NDArray[np.float64]:
+        """[3, 3] rotation of a tip that points straight down, fingers opening along base y."""
+        return np.array(_DOWN[self.tip_axis])
+
+    def velocity_limits(self, q: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The lowest and highest velocity [n] (rad/s) that joints at q [n] may have."""
+        if self.velocity_curve is None:
+            return -self.velocity, self.velocity
+        slowest, fastest = self.velocity_curve.limits(np.asarray(q, dtype=np.float64))
+        return np.maximum(slowest, -self.velocity), np.minimum(fastest, self.velocity)
 
     def camera(self, name: str) -> CameraSpec:
         """The camera called `name`; EmbodimentError where there is none."""
@@ -176,104 +312,19 @@ def load_embodiment(name: str | Path) -> Embodiment:
         path = resource(f"config/robots/{name}.yaml")
     try:
         text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise EmbodimentError(f"{path}:1: is not UTF-8 text") from error
     except OSError as error:
         raise EmbodimentError(f"cannot read the robot file {path}: {error.strerror}") from error
-    return _embodiment(_Section.parse(path, text))
+    top = Section.parse(path, text)
+    embodiment = _embodiment(top)
+    top.end()
+    return embodiment
 
 
-@dataclass(frozen=True)
-class _Section:
-    """A mapping of a YAML file that remembers where each of its keys stands."""
-
-    path: Path
-    line: int
-    values: Mapping[str, yaml.Node]
-
-    @staticmethod
-    def parse(path: Path, text: str) -> _Section:
-        try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark is not None else 1
-            problem = getattr(error, "problem", None) or "not YAML"
-            raise EmbodimentError(f"{path}:{line}: {problem}") from error
-        return _Section.of(path, 1, node)
-
-    @staticmethod
-    def of(path: Path, line: int, node: yaml.Node | None) -> _Section:
-        if not isinstance(node, yaml.MappingNode):
-            raise EmbodimentError(f"{path}:{line}: expected a mapping of keys to values")
-        return _Section(path, line, {str(key.value): value for key, value in node.value})
-
-    def error(self, key: str, problem: str) -> EmbodimentError:
-        node = self.values.get(key)
-        line = node.start_mark.line + 1 if node is not None else self.line
-        return EmbodimentError(f"{self.path}:{line}: {key}: {problem}")
-
-    def node(self, key: str) -> yaml.Node:
-        if key not in self.values:
-            raise self.error(key, "is missing")
-        return self.values[key]
-
-    def section(self, key: str) -> _Section:
-        node = self.node(key)
-        return _Section.of(self.path, node.start_mark.line + 1, node)
-
-    def value(self, key: str) -> Any:
-        loader = yaml.SafeLoader("")
-        try:
-            return loader.construct_object(self.node(key), deep=True)
-        except yaml.YAMLError as error:
-            raise self.error(key, "cannot be read") from error
-        finally:
-            loader.dispose()
-
-    def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
-        value = self.value(key)
-        if not isinstance(value, str) or not value:
-            raise self.error(key, f"expected a text, found {value!r}")
-        if choices and value not in choices:
-            raise self.error(key, f"expected one of {', '.join(choices)}, found {value!r}")
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        value = self.value(key)
-        if not isinstance(value, list) or not value or not all(isinstance(v, str) for v in value):
-            raise self.error(key, f"expected a list of names, found {value!r}")
-        return tuple(value)
-
-    def number(self, key: str, positive: bool = True) -> float:
-        value = self.value(key)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self.error(key, f"expected a number, found {value!r}")
-        if not np.isfinite(value) or (positive and value <= 0):
-            raise self.error(key, f"expected a {'positive' if positive else 'finite'} number")
-        return float(value)
-
-    def whole(self, key: str) -> int:
-        value = self.number(key)
-        if value != int(value):
-            raise self.error(key, f"expected a whole number, found {value!r}")
-        return int(value)
-
-    def vector(self, key: str, size: int, positive: bool = False) -> NDArray[np.float64]:
-        value = self.value(key)
-        try:
-            array = np.asarray(value, dtype=np.float64)
-        except (TypeError, ValueError):
-            array = np.empty(0)
-        if array.shape != (size,) or not np.isfinite(array).all():
-            raise self.error(key, f"expected {size} finite numbers, found {value!r}")
-        if positive and (array <= 0).any():
-            raise self.error(key, "expected positive numbers")
-        array.setflags(write=False)
-        return array
-
-
-def _embodiment(top: _Section) -> Embodiment:
+def _embodiment(top: Section) -> Embodiment:
     joints = top.section("joints")
-    names = joints.texts("names")
+    names = joints.names("names")
     n = len(names)
     lower, upper = joints.vector("position_lower", n), joints.vector("position_upper", n)
     if (lower >= upper).any():
@@ -281,7 +332,6 @@ def _embodiment(top: _Section) -> Embodiment:
     ready = joints.vector("ready", n)
     if (ready < lower).any() or (ready > upper).any():
         raise joints.error("ready", "lies outside the position limits")
-    ensemble = top.section("ensemble")
     return Embodiment(
         name=top.text("name"),
         joints=names,
@@ -290,50 +340,132 @@ def _embodiment(top: _Section) -> Embodiment:
         velocity=joints.vector("velocity", n, positive=True),
         acceleration=joints.vector("acceleration", n, positive=True),
         jerk=joints.vector("jerk", n, positive=True),
+        torque=joints.vector("torque", n, positive=True),
+        stiffness=joints.vector("stiffness", n, positive=True),
+        velocity_curve=_velocity_curve(joints, n),
         ready=ready,
         base_frame=top.text("base_frame"),
         tip_frame=top.text("tip_frame"),
+        tip_axis=top.text("tip_axis", tuple(_DOWN)),
         gripper=_gripper(top.section("gripper")),
         control_rate=top.number("control_rate"),
         policy_rate=top.number("policy_rate"),
         chunk_size=top.whole("chunk_size"),
         action=_action(top.section("action")),
-        ensemble=Ensemble(ensemble.text("name", ENSEMBLES), ensemble.whole("horizon")),
+        ensemble=_ensemble(top.section("ensemble")),
         workspace=_workspace(top.section("workspace")),
+        tip_limits=_tip_limits(top.section("tip_limits")),
+        clearance=_clearance(top.section("clearance")),
+        tabletop=_tabletop(top.section("tabletop")),
         cameras=_cameras(top.section("cameras")),
         unnorm_key=top.text("unnorm_key"),
     )
 
 
-def _gripper(section: _Section) -> Gripper:
+def _velocity_curve(joints: Section, n: int) -> VelocityCurve | None:
+    if "velocity_near_limits" not in joints.values:
+        return None
+    section = joints.section("velocity_near_limits")
+    curve = VelocityCurve(
+        gain=section.vector("gain", n, positive=True),
+        offset=section.vector("offset", n, positive=True),
+        lower=section.vector("lower", n),
+        upper=section.vector("upper", n),
+    )
+    if (curve.lower >= curve.upper).any():
+        raise section.error("upper", "must be above lower for every joint")
+    return curve
+
+
+def _gripper(section: Section) -> Gripper:
+    joints = section.names("joints")
+    mirror = section.vector("mirror", len(joints))
+    if mirror[0] != 1.0:
+        raise section.error("mirror", "must begin with 1, the first joint itself")
     gripper = Gripper(
-        joints=section.texts("joints"),
+        joints=joints,
         closed=section.number("closed", positive=False),
         open=section.number("open", positive=False),
         velocity=section.number("velocity"),
+        mirror=tuple(float(v) for v in mirror),
+        width=section.interval("width"),
+        reach=section.number("reach", positive=False),
+        effort=section.number("effort"),
+        stiffness=section.number("stiffness"),
+        damping=section.number("damping"),
     )
-    if gripper.open <= gripper.closed:
-        raise section.error("open", "must be above closed")
+    if gripper.open == gripper.closed:
+        raise section.error("open", "must differ from closed")
     return gripper
 
 
-def _action(section: _Section) -> ActionConvention:
+def _action(section: Section) -> ActionConvention:
+    sign = section.whole("gripper_sign", least=-1)
+    if sign == 0 or sign > 1:
+        raise section.error("gripper_sign", f"expected 1 or -1, found {sign}")
     return ActionConvention(
         delta_frame=section.text("delta_frame", FRAMES),
         rotation=section.text("rotation", ROTATIONS),
         anchor=section.text("anchor", ANCHORS),
-        gripper_threshold=section.number("gripper_threshold"),
+        gripper_threshold=section.number("gripper_threshold", positive=False),
+        translation_scale=section.number("translation_scale"),
+        rotation_scale=section.number("rotation_scale"),
+        gripper_mode=section.text("gripper_mode", GRIPPER_MODES),
+        gripper_sign=sign,
+        gripper_latch=section.whole("gripper_latch", least=0),
     )
 
 
-def _workspace(section: _Section) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _ensemble(section: Section) -> Ensemble:
+    return Ensemble(section.text("name", ENSEMBLES), section.whole("horizon"))
+
+
+def _workspace(section: Section) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     lower, upper = section.vector("lower", 3), section.vector("upper", 3)
     if (lower >= upper).any():
         raise section.error("upper", "must be above lower along every axis")
     return lower, upper
 
 
-def _cameras(section: _Section) -> tuple[CameraSpec, ...]:
+def _tip_limits(section: Section) -> TipLimits:
+    return TipLimits(**{name: section.number(name) for name in TipLimits.__dataclass_fields__})
+
+
+def _clearance(section: Section) -> Clearance:
+    return Clearance(
+        self_distance=section.number("self_distance"),
+        obstacle_distance=section.number("obstacle_distance"),
+        fingers_distance=section.number("fingers_distance"),
+        ignored=section.pairs("ignored"),
+        table_ignored=section.names("table_ignored"),
+    )
+
+
+def _tabletop(section: Section) -> Tabletop:
+    centre, size = section.vector("centre", 2), section.vector("size", 2, positive=True)
+    tabletop = Tabletop(
+        height=section.number("height", positive=False),
+        floor=section.number("floor", positive=False),
+        centre=(float(centre[0]), float(centre[1])),
+        size=(float(size[0]), float(size[1])),
+        x=section.interval("x"),
+        y=section.interval("y"),
+        start_height=section.interval("start_height"),
+        spacing=section.number("spacing"),
+        grasp=section.number("grasp"),
+        opening=section.fraction("opening"),
+    )
+    if tabletop.floor >= tabletop.height:
+        raise section.error("floor", "must be below the height of the table")
+    for key, (low, high), middle, extent in zip(
+        ("x", "y"), (tabletop.x, tabletop.y), tabletop.centre, tabletop.size, strict=True
+    ):
+        if low < middle - extent / 2 or high > middle + extent / 2:
+            raise section.error(key, "reaches beyond the table's edge")
+    return tabletop
+
+
+def _cameras(section: Section) -> tuple[CameraSpec, ...]:
     cameras = []
     for name in section.values:
         camera = section.section(name)
