@@ -51,6 +51,8 @@ PROVIDERS = {
     "mujoco": "MuJoCo: pip install 'internvla_ros[sim]'",
     "pyarrow": "pyarrow: pip install 'internvla_ros[sim]'",
     "av": "PyAV: pip install 'internvla_ros[sim]'",
+    "mcap": "mcap: pip install 'internvla_ros[sim]'",
+    "rosbags": "rosbags: pip install 'internvla_ros[sim]'",
 }
 
 

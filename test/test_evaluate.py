@@ -143,7 +143,7 @@ def test_broken_chunks_are_counted_and_the_arm_stays() -> None:
 def test_what_the_model_is_given(tmp_path: Path) -> None:
     double = ModelDouble(off=(3.0, -4.0))
     policy = WatchedPolicy(double, seed=5)
-    plan = TableTop(scenes=2, seed=4, batch=2, delivery=LATEST, video=tmp_path)
+    plan = TableTop(scenes=2, seed=4, batch=2, delivery=LATEST, record=tmp_path)
     report = run_tabletop(ROBOT, policy, plan, {})
     assert report.results["success"] == Proportion(2, 2)
     assert report.results["median pick point error, px"] == pytest.approx(5.0)
@@ -155,7 +155,9 @@ def test_what_the_model_is_given(tmp_path: Path) -> None:
     np.testing.assert_allclose(first["points"][0], expected, atol=1e-9)
     np.testing.assert_allclose(first["states"][0], run.state(), atol=1e-9)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["scene_0000_success.mp4", "scene_0001_success.mp4"]
+    assert names == [
+        f"scene_000{index}_success.{kind}" for index in (0, 1) for kind in ("mcap", "mp4")
+    ]
 
 
 def test_points_from_the_oracle_and_points_that_lack() -> None:

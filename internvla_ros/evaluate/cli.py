@@ -59,7 +59,9 @@ def _add_tabletop(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--blend", choices=METHODS, help="of overlapping chunks; none: the robot's")
     parser.add_argument("--horizon", type=_count, help="chunks blended; none: the robot's")
-    parser.add_argument("--video", metavar="DIR", help="write a video of every scene")
+    parser.add_argument(
+        "--record", metavar="DIR", help="keep a film (MP4) and a bag (MCAP) of every scene"
+    )
 
 
 def _add_grounding(parser: argparse.ArgumentParser) -> None:
@@ -90,7 +92,7 @@ def _tabletop(args: argparse.Namespace) -> Report:
         batch=args.batch,
         max_seconds=args.max_seconds,
         delivery=delivery,
-        video=None if args.video is None else Path(args.video),
+        record=None if args.record is None else Path(args.record),
     )
     policy = load_policy(
         args.policy,

@@ -40,7 +40,7 @@ class Policy(Protocol):
 
 
 class PlannerActor(Protocol):
-    """What is used of `internvla_ros.model.policy.InternVLAM1`."""
+    """What is used of `internvla_ros.model.policy.Policy`."""
 
     config: Any
 
@@ -161,10 +161,10 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def load_model(path: str | Path, device: str) -> PlannerActor:
-    """A checkpoint's planner and actor; raises what `InternVLAM1.from_pretrained` raises."""
-    from internvla_ros.model.policy import InternVLAM1
+    """A checkpoint's planner and actor; raises what `Policy.from_pretrained` raises."""
+    from internvla_ros.model.policy import Policy
 
-    return InternVLAM1.from_pretrained(path, device)
+    return Policy.from_pretrained(path, device)
 
 
 def load_policy(

@@ -8,16 +8,19 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from internvla_ros.evaluate.policies import Policy
 from internvla_ros.evaluate.report import Proportion, Report
-from internvla_ros.evaluate.run import Delivery, SceneRun
+from internvla_ros.evaluate.run import Decision, Delivery, SceneRun
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.sim.scene import Scene, sample_scene
 from internvla_ros.sim.world import World
+
+if TYPE_CHECKING:
+    from internvla_ros.recording.episode import EpisodeRecorder, Moment
 
 _SEED_STREAM = 3  # apart from the streams that data sets are drawn from
 
@@ -32,7 +35,7 @@ class TableTop:
         batch: scenes worked on at the same time, in lock-step.
         max_seconds: simulated time after which a scene is given up.
         delivery: how chunks reach the arm.
-        video: folder for a video of every scene, None for none.
+        record: folder for a film and a bag of every scene, None for none.
 
     Raises:
         ValueError: a number that makes no sense.
@@ -43,7 +46,7 @@ class TableTop:
     batch: int = 1
     max_seconds: float = 25.0
     delivery: Delivery = field(default_factory=Delivery)
-    video: Path | None = None
+    record: Path | None = None
 
     def __post_init__(self) -> None:
         if self.scenes < 1 or self.batch < 1 or self.seed < 0:
@@ -94,51 +97,78 @@ def _finished(embodiment: Embodiment, policy: Policy, plan: TableTop) -> Iterato
     waiting = iter(range(plan.scenes))
     idle = [SceneRun(World(embodiment), plan.delivery) for _ in range(min(plan.batch, plan.scenes))]
     active: list[SceneRun] = []
-    films = {run: _Film(plan.video) for run in idle}
-    while True:
-        for run, index in zip(idle, itertools.islice(waiting, len(idle)), strict=False):
-            run.start(index, held_out_scene(plan.seed, index, embodiment))
-            active.append(run)
-        if not active:
-            return
-        decisions = policy.decide(active)
-        for run, decision in zip(active, decisions, strict=True):
-            films[run].shoot(run, decision.answer)
-            run.advance(decision, policy.dt, 1.0 / embodiment.policy_rate)
-        idle = [
-            run for run in active if run.outcome.success or run.outcome.seconds >= plan.max_seconds
-        ]
-        active = [run for run in active if run not in idle]
-        for run in idle:
-            films[run].finish(run)
-            yield run
+    kept = {run: _Record(plan.record, policy.dt) for run in idle}
+    try:
+        while True:
+            for run, index in zip(idle, itertools.islice(waiting, len(idle)), strict=False):
+                run.start(index, held_out_scene(plan.seed, index, embodiment))
+                active.append(run)
+            if not active:
+                return
+            decisions = policy.decide(active)
+            for run, decision in zip(active, decisions, strict=True):
+                kept[run].add(run, decision)
+                run.advance(decision, policy.dt, 1.0 / embodiment.policy_rate)
+            idle = [
+                run
+                for run in active
+                if run.outcome.success or run.outcome.seconds >= plan.max_seconds
+            ]
+            active = [run for run in active if run not in idle]
+            for run in idle:
+                kept[run].finish(run)
+                yield run
+    finally:
+        for record in kept.values():
+            record.abandon()
 
 
-class _Film:
-    """The front view of one scene with what the policy said, frame by frame."""
+class _Record:
+    """The film and the bag of the scene that a run works on, where they are wanted."""
 
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._frames: list[Any] = []
+    def __init__(self, folder: Path | None, dt: float) -> None:
+        self._folder, self._dt = folder, dt
+        self._recorder: EpisodeRecorder | None = None
 
-    def shoot(self, run: SceneRun, answer: Any) -> None:
+    def add(self, run: SceneRun, decision: Decision) -> None:
         if self._folder is None:
             return
-        from internvla_ros.spatial.draw import annotate
+        from internvla_ros.recording.episode import EpisodeRecorder
 
-        picture = run.picture(run.embodiment.cameras[0].name)
-        status = f"{run.world.time:.1f} s"
-        self._frames.append(annotate(picture, answer, caption=run.instruction, status=status))
+        if self._recorder is None:
+            name = f"scene_{run.index:04d}"
+            self._recorder = EpisodeRecorder(
+                self._folder, name, run.embodiment, run.instruction, self._dt
+            )
+        self._recorder.add(_moment(run, decision))
 
     def finish(self, run: SceneRun) -> None:
-        if self._folder is None:
-            return
-        from internvla_ros.data.lerobot.video import encode
+        if self._recorder is not None:
+            self._recorder.close("success" if run.outcome.success else "failure")
+            self._recorder = None
 
-        word = "success" if run.outcome.success else "failure"
-        path = self._folder / f"scene_{run.index:04d}_{word}.mp4"
-        encode(path, np.stack(self._frames), run.embodiment.policy_rate)
-        self._frames = []
+    def abandon(self) -> None:
+        """Close what an interruption left half done."""
+        if self._recorder is not None:
+            self._recorder.abandon()
+
+
+def _moment(run: SceneRun, decision: Decision) -> Moment:
+    from internvla_ros.recording.episode import Moment
+
+    robot, world = run.embodiment, run.world
+    names = (*robot.joints, *robot.gripper.joints)
+    positions = (*world.joint_positions, *world.finger_positions)
+    return Moment(
+        time=world.time,
+        pictures={camera.name: run.picture(camera.name) for camera in robot.cameras},
+        answer=decision.answer,
+        actions=decision.actions,
+        joints=dict(zip(names, map(float, positions), strict=True)),
+        commanded=run.commanded,
+        measured=world.tip_pose(),
+        gripper=float(world.gripper_opening),
+    )
 
 
 def _row(run: SceneRun) -> dict[str, Any]:

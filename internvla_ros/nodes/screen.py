@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from internvla_ros.nodes.video import VideoFile
+from internvla_ros.recording.video import VideoFile
 from internvla_ros.spatial.draw import annotate
 from internvla_ros.spatial.types import SpatialAnswer
 
