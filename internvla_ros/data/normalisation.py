@@ -4,6 +4,9 @@ The file is that of the released checkpoints, dataset_statistics.json:
 
     {"<dataset>": {"action": {"mean", "std", "min", "max", "q01", "q99": [D], "mask": [D]},
                    "state": {...}, "num_transitions": N, "num_trajectories": M}}
+
+One entry is our own, and absent where it says "quantiles": "bounds" of a block, "extremes" where
+-1 and 1 stand for min and max instead of q01 and q99, as in the released LIBERO runs.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +26,7 @@ from internvla_ros.data.lerobot import LeRobotDataset
 GRIPPER = 6
 GRIPPER_THRESHOLD = 0.5
 CONSTANT_RANGE = 1e-4
+Bounds = Literal["quantiles", "extremes"]
 _ROWS = ("mean", "std", "min", "max", "q01", "q99")
 
 
@@ -38,6 +42,7 @@ class Statistics:
         mean, std, min, max, q01, q99: float64[D].
         mask: bool[D]; components that are False are never scaled.
         binary: components that are 0 or 1: un-normalising thresholds them.
+        bounds: what -1 and 1 stand for: q01 and q99, or min and max.
     """
 
     mean: NDArray[np.float64]
@@ -48,6 +53,7 @@ class Statistics:
     q99: NDArray[np.float64]
     mask: NDArray[np.bool_]
     binary: tuple[int, ...] = ()
+    bounds: Bounds = "quantiles"
 
     def __post_init__(self) -> None:
         for name in (*_ROWS, "mask"):
@@ -62,27 +68,43 @@ class Statistics:
         """D."""
         return len(self.mask)
 
+    @property
+    def low(self) -> NDArray[np.float64]:
+        """What -1 stands for, float64[D]."""
+        return self.q01 if self.bounds == "quantiles" else self.min
+
+    @property
+    def high(self) -> NDArray[np.float64]:
+        """What 1 stands for, float64[D]."""
+        return self.q99 if self.bounds == "quantiles" else self.max
+
     def normalise(self, values: ArrayLike) -> NDArray[np.float64]:
-        """float[..., D] in SI units to -1..1: 2 (x - q01) / (q99 - q01) - 1, clipped.
+        """float[..., D] in SI units to -1..1: 2 (x - low) / (high - low) - 1, clipped.
 
         Components that hardly vary (by less than 0.1 mm, 0.1 mrad) become 0; masked ones stay.
         """
-        x = self._checked(values)
-        span = self.q99 - self.q01
+        x = self._checked(values).astype(np.float64)
+        span = self.high - self.low
         varies = span >= CONSTANT_RANGE
-        scaled = 2.0 * (x - self.q01) / np.where(varies, span, 1.0) - 1.0
+        scaled = 2.0 * (x - self.low) / np.where(varies, span, 1.0) - 1.0
         scaled = np.where(varies, np.clip(scaled, -1.0, 1.0), 0.0)
         return np.where(self.mask, scaled, x)
 
     def unnormalise(self, values: ArrayLike) -> NDArray[np.float64]:
-        """float[..., D] in -1..1 (clipped to it) back to SI units; binary components to 0 or 1."""
+        """float[..., D] in -1..1 (clipped to it) back to SI units; binary components to 0 or 1.
+
+        Single-precision values are scaled to 0..1 in single precision, as in the released code.
+        """
         x = np.clip(self._checked(values), -1.0, 1.0)
         for index in self.binary:
             x[..., index] = x[..., index] >= GRIPPER_THRESHOLD
-        return np.where(self.mask, 0.5 * (x + 1.0) * (self.q99 - self.q01) + self.q01, x)
+        scaled = 0.5 * (x + 1.0) * (self.high - self.low) + self.low
+        return np.where(self.mask, scaled, x).astype(np.float64, copy=False)
 
-    def _checked(self, values: ArrayLike) -> NDArray[np.float64]:
-        x = np.asarray(values, np.float64)
+    def _checked(self, values: ArrayLike) -> NDArray[np.floating[Any]]:
+        x = np.asarray(values)
+        if not np.issubdtype(x.dtype, np.floating):
+            x = x.astype(np.float64)
         if x.shape[-1:] != self.mask.shape:
             raise StatisticsError(
                 f"values of shape {list(x.shape)} do not end in the {self.size} components "
@@ -181,7 +203,10 @@ def _read_block(where: str, block: Any) -> Statistics:
         rows = [np.array(block[row], np.float64) for row in _ROWS]
         mean, std, low, high, q01, q99 = rows
         mask = np.array(block.get("mask", np.ones_like(q01)), bool)
-        statistics = Statistics(mean, std, low, high, q01, q99, mask)
+        bounds = block.get("bounds", "quantiles")
+        if bounds not in get_args(Bounds):
+            raise ValueError(f"bounds {bounds!r} are none of {get_args(Bounds)}")
+        statistics = Statistics(mean, std, low, high, q01, q99, mask, bounds=bounds)
     except (TypeError, ValueError) as error:
         raise StatisticsError(f"{where} cannot be used: {error}") from error
     broken = [name for name, row in zip(_ROWS, rows, strict=True) if not np.isfinite(row).all()]
@@ -206,5 +231,6 @@ def write_statistics(path: str | Path, statistics: Mapping[str, DatasetStatistic
     os.replace(temporary, path)
 
 
-def _block(statistics: Statistics) -> dict[str, list[Any]]:
-    return {row: getattr(statistics, row).tolist() for row in (*_ROWS, "mask")}
+def _block(statistics: Statistics) -> dict[str, Any]:
+    block = {row: getattr(statistics, row).tolist() for row in (*_ROWS, "mask")}
+    return block if statistics.bounds == "quantiles" else {**block, "bounds": statistics.bounds}
