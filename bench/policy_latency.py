@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from internvla_ros.model.policy import InternVLAM1, Views
+from internvla_ros.model.policy import Policy, Views
 from internvla_ros.resources import DEFAULT_CHECKPOINT, resource
 from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.sim.engine import QUIET, rollout
@@ -52,7 +52,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    policy = InternVLAM1.from_pretrained(args.checkpoint)
+    policy = Policy.from_pretrained(args.checkpoint)
     times: dict[str, list[float]] = {"look": [], "look, drafted": [], "act": []}
     state, points = np.zeros((1, policy.config.actor.state_dim)), np.full((1, 2, 2), 0.5)
     for views, instruction in episodes(args.repeats):

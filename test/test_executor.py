@@ -120,9 +120,17 @@ def test_an_even_motion_sent_again_and_again_stays_even(
         assert made.add(chunk(stamp, i), arrival).accepted
     clock.run(10)
     path = Path(first, DT, integrate(HOME, np.tile(STEADY, (20, 1)), TARGET), np.ones(20))
+    before: Pose | None = None
     for i, setpoint in enumerate(clock.setpoints, start=1):
-        metres, radians = se3.distance(setpoint.pose, path.pose(i * PERIOD))
-        assert metres < 1e-9 and radians < 1e-3
+        due = path.pose(i * PERIOD)
+        metres, radians = se3.distance(setpoint.pose, due)
+        assert metres < 0.015 and radians < 0.03  # what setting out smoothly may cost, once
+        left = Pose(setpoint.pose.position - due.position, setpoint.pose.rotation @ due.rotation.T)
+        if i * PERIOD > first + 0.9:  # each chunk is laid from where the arm has come to
+            assert before is not None
+            metres, radians = se3.distance(left, before)
+            assert metres < 1e-4 and radians < 1e-3
+        before = left
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["latest", "temporal", "adaptive"]))
@@ -143,7 +151,8 @@ def test_setpoints_never_jump_whatever_arrives(seed: int, method: str) -> None:
             made.hold(clock.now)
         clock.run(int(rng.integers(1, 20)))
     steps = np.linalg.norm(np.diff(clock.positions(), axis=0), axis=1)
-    fastest = 0.05 * math.sqrt(3) / DT + 0.3  # a chunk's speed and that of an offset fading
+    # A chunk's speed, that of an offset fading, and what makes up for a velocity fading.
+    fastest = (1.0 + 2.0 / 3.0) * 0.05 * math.sqrt(3) / DT + 0.3 * 4.0 / 3.0
     assert steps.max() < fastest * PERIOD * 1.01
     assert all(s.pose.is_valid() and s.gripper in (0.0, 1.0) for s in clock.setpoints)
 
@@ -169,9 +178,9 @@ def test_an_arm_that_stood_still_misses_no_step() -> None:
     stamp = clock.now
     clock.run(25)
     clock.executor.add(chunk(stamp, steps=3), clock.now)
-    clock.run(2)
+    clock.run(20)
     early = np.linalg.norm(clock.setpoints[-1].pose.position - HOME.position)
-    assert early == pytest.approx(2 * PERIOD / DT * np.linalg.norm(STEADY[:3]))
+    assert early == pytest.approx(20 * PERIOD / DT * np.linalg.norm(STEADY[:3]))
     end = clock.run(60)
     np.testing.assert_allclose(end.pose.position, HOME.position + 3 * STEADY[:3], atol=1e-9)
 
@@ -184,10 +193,11 @@ def test_time_out_slows_down_and_holds_then_resumes() -> None:
     assert states[0] is State.IDLE and states[10] is State.RUNNING and states[-1] is State.HOLDING
     speeds = np.linalg.norm(np.diff(clock.positions(), axis=0), axis=1) / PERIOD
     full = np.linalg.norm(STEADY[:3]) / DT
-    assert speeds[:30].max() == pytest.approx(full)
+    assert speeds[20:30].max() == pytest.approx(full, rel=1e-3)
+    assert speeds[:30].max() < 1.34 * full
     slowing = speeds[states.index(State.HOLDING) - 1 :]
     assert (np.diff(slowing) <= 1e-12).all() and slowing[20:].max() == 0.0
-    assert -np.diff(speeds).min() < 1.1 * full * PERIOD / 0.3
+    assert -np.diff(speeds)[25:].min() < 1.1 * full * PERIOD / 0.3
     held = clock.setpoints[-1].pose.position
     assert np.linalg.norm(held - HOME.position) > 0.5 * full
     assert clock.executor.add(chunk(clock.now, 2), clock.now).accepted
@@ -303,13 +313,13 @@ def test_bad_options_are_refused() -> None:
 
 
 def test_the_gripper_is_latched() -> None:
-    latch = GripperLatch(0.5)
+    latch = GripperLatch(TARGET)
     latch.reset(1.0)
-    noisy = [latch.update(v, 0.02 * i) for i, v in enumerate([0.45, 0.55, 0.41, 0.59] * 5)]
+    noisy = [latch.update(v, 0.02 * i, DT) for i, v in enumerate([0.45, 0.55, 0.41, 0.59] * 5)]
     assert set(noisy) == {1.0}
-    assert latch.update(0.3, 1.0) == 0.0
-    assert latch.update(0.9, 1.1) == 0.0  # too soon after the change
-    assert latch.update(0.9, 1.31) == 1.0
+    assert latch.update(0.3, 1.0, DT) == 0.0
+    assert latch.update(0.9, 1.1, DT) == 0.0  # too soon after the change
+    assert latch.update(0.9, 1.31, DT) == 1.0
 
 
 def test_the_gripper_closes_at_its_step_and_stays_closed_on_hold() -> None:

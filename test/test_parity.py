@@ -85,8 +85,8 @@ def test_sampled_actions(
     actor: DiT, reference: dict[str, np.ndarray], sample: str, name: str, steps: int, scale: float
 ) -> None:
     plan = torch.from_numpy(reference[f"{sample}.qformer_out"])
-    predictor = NoisePredictor(actor, plan, actor.uncondition[None], None, None, scale)
     with torch.no_grad():
+        predictor = NoisePredictor(actor, plan, None, None, scale=scale, steps=100)
         actions = ddim_sample(
             predictor,
             torch.from_numpy(reference[f"{sample}.noise"]),

@@ -10,7 +10,7 @@ import torch
 from integration.random_policy import save_random_policy
 
 from internvla_ros.model.checkpoint import CheckpointError
-from internvla_ros.model.policy import InternVLAM1
+from internvla_ros.model.policy import Policy
 
 INSTRUCTIONS = [
     "put the red cube in the blue bowl",
@@ -24,8 +24,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def policy(folder: Path) -> InternVLAM1:
-    return InternVLAM1.from_pretrained(folder)
+def policy(folder: Path) -> Policy:
+    return Policy.from_pretrained(folder)
 
 
 def views(seed: int, size: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
@@ -34,13 +34,13 @@ def views(seed: int, size: tuple[int, int] = (48, 64)) -> list[np.ndarray]:
     return [rng.integers(0, 256, (*size, 3), dtype=np.uint8) for _ in range(2)]
 
 
-def observation(policy: InternVLAM1, batch: int) -> tuple[np.ndarray, np.ndarray]:
+def observation(policy: Policy, batch: int) -> tuple[np.ndarray, np.ndarray]:
     """States and points of a batch."""
     rng = np.random.default_rng(1)
     return rng.normal(size=(batch, policy.config.actor.state_dim)), rng.random((batch, 2, 2))
 
 
-def test_padded_batch_gives_what_single_calls_give(policy: InternVLAM1) -> None:
+def test_padded_batch_gives_what_single_calls_give(policy: Policy) -> None:
     images = [views(0), views(1, (120, 90))]
     states, points = observation(policy, 2)
     together = policy.act(images, policy.plan(images, INSTRUCTIONS), states, points)
@@ -52,7 +52,7 @@ def test_padded_batch_gives_what_single_calls_give(policy: InternVLAM1) -> None:
         np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
 
 
-def test_looking_in_a_batch_says_what_single_looks_say(policy: InternVLAM1) -> None:
+def test_looking_in_a_batch_says_what_single_looks_say(policy: Policy) -> None:
     images = [views(0), views(1)]
     _, together = policy.look(images, INSTRUCTIONS, trace=True)
     for row in range(2):
@@ -62,7 +62,7 @@ def test_looking_in_a_batch_says_what_single_looks_say(policy: InternVLAM1) -> N
         assert len(alone[0].text) > 20
 
 
-def test_drafts_do_not_change_the_answer(policy: InternVLAM1) -> None:
+def test_drafts_do_not_change_the_answer(policy: Policy) -> None:
     drafts: dict[str, list[int]] = {}
     for seed in (0, 0, 1):
         _, drafted = policy.look([views(seed)], INSTRUCTIONS[:1], drafts=drafts)
@@ -71,7 +71,7 @@ def test_drafts_do_not_change_the_answer(policy: InternVLAM1) -> None:
     assert set(drafts) == {"boxes", "points"}
 
 
-def test_noise_depends_on_the_seed_alone(policy: InternVLAM1) -> None:
+def test_noise_depends_on_the_seed_alone(policy: Policy) -> None:
     images, (states, points) = [views(0)], observation(policy, 1)
     plan = policy.plan(images, INSTRUCTIONS[:1])
     first = policy.act(images, plan, states, points, seed=3)
@@ -82,9 +82,9 @@ def test_noise_depends_on_the_seed_alone(policy: InternVLAM1) -> None:
     assert set(np.unique(first[..., 6])) <= {0.0, 1.0}
 
 
-def test_steps_and_guidance_are_honoured_at_every_call(policy: InternVLAM1) -> None:
+def test_steps_and_guidance_are_honoured_at_every_call(policy: Policy) -> None:
     with torch.no_grad():  # fresh actors end in zeros: nothing would depend on anything
-        policy.actor.final.weight.normal_(std=0.05)
+        policy.actor.dit.final.weight.normal_(std=0.05)
     images, (states, points) = [views(0)], observation(policy, 1)
     plan = policy.plan(images, INSTRUCTIONS[:1])
 
@@ -99,7 +99,7 @@ def test_steps_and_guidance_are_honoured_at_every_call(policy: InternVLAM1) -> N
     np.testing.assert_allclose(withheld, act(guidance=0.0), atol=1e-6)
 
 
-def test_wrong_input_is_refused_in_words(policy: InternVLAM1) -> None:
+def test_wrong_input_is_refused_in_words(policy: Policy) -> None:
     states, points = observation(policy, 1)
     plan = policy.plan([views(0)], INSTRUCTIONS[:1])
     with pytest.raises(ValueError, match="uint8"):
@@ -116,9 +116,9 @@ def test_wrong_input_is_refused_in_words(policy: InternVLAM1) -> None:
 
 def test_checkpoint_faults_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint folder"):
-        InternVLAM1.from_pretrained(tmp_path / "none")
+        Policy.from_pretrained(tmp_path / "none")
     with pytest.raises(CheckpointError, match="lacks"):
-        InternVLAM1.from_pretrained(tmp_path)
+        Policy.from_pretrained(tmp_path)
     for name in ("truncated", "reshaped", "unknown entry"):
         broken = tmp_path / name
         broken.mkdir()
@@ -133,4 +133,4 @@ def test_checkpoint_faults_are_named(folder: Path, tmp_path: Path) -> None:
             config.write_text(config.read_text().replace('"guidance"', '"guidence"'))
         expected = {"truncated": "corrupt", "reshaped": "other shape", "unknown entry": "guidence"}
         with pytest.raises(CheckpointError, match=expected[name]):
-            InternVLAM1.from_pretrained(broken)
+            Policy.from_pretrained(broken)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,12 +18,13 @@ from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.motion.servo import EmbeddedServo, ServoError
 from internvla_ros.robots.description import urdf
-from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.robots.embodiment import TipLimits, load_embodiment
 
 Array = NDArray[np.float64]
 PERIOD = 0.02
 ROBOT = load_embodiment("widowx_250s")
 KINEMATICS = Kinematics(urdf(ROBOT.name), ROBOT.joints, ROBOT.tip_frame)
+FAST = TipLimits(5.0, 100.0, 1e4, 50.0, 1000.0, 1e5)
 DOWN = se3.rpy_to_matrix([0.0, math.pi / 2, 0.0])
 
 
@@ -155,14 +157,7 @@ def test_joints_driven_at_their_limits_stop_before_them(seed: int) -> None:
     span = ROBOT.position_upper - ROBOT.position_lower
     at_edge = np.where(rng.random(6) < 0.5, ROBOT.position_lower, ROBOT.position_upper)
     q0 = np.clip(at_edge + rng.normal(0, 0.05, 6), ROBOT.position_lower, ROBOT.position_upper)
-    servo = EmbeddedServo(
-        ROBOT,
-        KINEMATICS,
-        tip_speed=5.0,
-        tip_acceleration=100.0,
-        tip_turn=50.0,
-        tip_turn_acceleration=1000.0,
-    )
+    servo = EmbeddedServo(replace(ROBOT, tip_limits=FAST), KINEMATICS)
     servo.start(q0, 0.0)
     commands: list[JointCommand] = []
     for _ in range(6):

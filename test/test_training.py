@@ -133,7 +133,7 @@ def test_grounding_losses_fall() -> None:
 
 
 def test_only_answers_carry_loss() -> None:
-    chat = new_policy(squares, template_phrases(), {}, seed=0).planner.chat
+    chat = new_policy(squares, template_phrases(), {}, seed=0).planner.chat_format
     turns = [Turn("Locate the red cube.", "[(1, 2)]"), Turn("And now?", "[(3, 4)]")]
     ids, labels = chat.training_sequence(turns, [4])
     answered = [i for i, label in zip(ids, labels, strict=True) if label != IGNORED]

@@ -162,9 +162,9 @@ def fingerprint(folder: str | Path) -> str:
 
 def load_model(path: str | Path, device: str) -> PlannerActor:
     """A checkpoint's planner and actor; raises what `Policy.from_pretrained` raises."""
-    from internvla_ros.model.policy import Policy
+    from internvla_ros.model.policy import Policy as InternVLAM1
 
-    return Policy.from_pretrained(path, device)
+    return InternVLAM1.from_pretrained(path, device)
 
 
 def load_policy(

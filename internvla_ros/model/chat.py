@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from transformers import PreTrainedTokenizerBase
 
@@ -21,6 +22,8 @@ class ChatFormat:
         self.image_token = self._special("<|image_pad|>")
         self.end = self._special("<|im_end|>")
         self.pad = self._special("<|endoftext|>")
+        self.ends = (self.end, self.pad)
+        """Tokens after which there is no more of an answer."""
         self._user = self._encode("<|im_start|>user\n")
         self._assistant = self._encode("<|im_end|>\n<|im_start|>assistant\n")
         self._next = self._encode("\n<|im_start|>user\n")
@@ -39,6 +42,13 @@ class ChatFormat:
         """Ids that ask a further question after an answer ended with `<|im_end|>`."""
         return [*self._next, *self._encode(question), *self._assistant]
 
+    def conversation(self, turns: Sequence[Turn], image_tokens: Sequence[int]) -> list[int]:
+        """Ids of earlier turns and of the last one's question, opened for its answer."""
+        ids = self.prompt(turns[0].question, image_tokens)
+        for before, turn in pairwise(turns):
+            ids += [*self._encode(before.answer), self.end, *self.follow_up(turn.question)]
+        return ids
+
     def training_sequence(
         self, turns: Sequence[Turn], image_tokens: Sequence[int]
     ) -> tuple[list[int], list[int]]:
@@ -56,10 +66,15 @@ class ChatFormat:
             labels += [IGNORED] * len(asked) + answered
         return ids, labels
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Text of an answer's ids, without special tokens."""
+    def decode(self, ids: Sequence[int], stop: Sequence[str] = ()) -> str:
+        """Text of an answer's ids, without special tokens, up to the first of the `stop` strings.
+
+        Qwen2.5-VL's grounding markers, such as <|box_start|>, count as special too.
+        """
         text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
-        return text if isinstance(text, str) else "".join(text)
+        text = text if isinstance(text, str) else "".join(text)
+        ends = [text.index(s) for s in stop if s in text]
+        return text[: min(ends)] if ends else text
 
     def _opening(self, image_tokens: Sequence[int]) -> list[int]:
         ids = [*self._system, *self._user]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from internvla_ros.resources import DEFAULT_CHECKPOINT, resource
 
 if TYPE_CHECKING:
-    from internvla_ros.model.policy import InternVLAM1
+    from internvla_ros.model.policy import Policy
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,15 +22,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Load the checkpoint strictly and print what it is."""
     from internvla_ros.model.checkpoint import find_checkpoint
-    from internvla_ros.model.policy import InternVLAM1
+    from internvla_ros.model.policy import Policy
 
     folder = find_checkpoint(args.checkpoint or resource(DEFAULT_CHECKPOINT))
-    facts = describe(InternVLAM1.from_pretrained(folder), folder)
+    facts = describe(Policy.from_pretrained(folder), folder)
     print(json.dumps(facts, indent=2) if args.json else table(facts))
     return 0
 
 
-def describe(policy: InternVLAM1, folder: Path) -> dict[str, Any]:
+def describe(policy: Policy, folder: Path) -> dict[str, Any]:
     """Facts about a loaded policy, ready for JSON."""
     config = policy.config
     parts = {name: _parameters(part) for name, part in policy.named_children()}

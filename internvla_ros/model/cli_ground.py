@@ -57,11 +57,11 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("the query is empty: name a thing or say an instruction")
     image = read_picture(args.picture)
 
-    from internvla_ros.model.policy import InternVLAM1
+    from internvla_ros.model.policy import Policy
 
     folder = args.checkpoint or resource(DEFAULT_CHECKPOINT)
-    policy = InternVLAM1.from_pretrained(folder, args.device)
-    answer = policy.ground([image], [QUESTIONS[args.kind](query)])[0]
+    policy = Policy.from_pretrained(folder, args.device)
+    answer = policy.ground(image, query, args.kind)
     print(json.dumps(as_json(answer), indent=2))
     if args.out is not None:
         write_picture(args.out, annotate(image, answer, caption=query))

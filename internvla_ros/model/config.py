@@ -34,7 +34,7 @@ class PlannerConfig:
     angles alone, from which a model this repository trains from scratch learns slowly to read
     absolute coordinates; the released checkpoints have no such table."""
     views: int = 1
-    """How many of the camera views the planner looks at, from the first."""
+    """How many of the camera views the planner looks at, from the first; 0: at all it is given."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class VisionExpertConfig:
     """DINOv2. `dinov2` is a transformers `Dinov2Config` as a dictionary.
 
     A view, after the planner's `image_size`, is resized until its shorter side is `image_size` px.
+    `views` as the planner's.
     """
 
     dinov2: Mapping[str, Any]

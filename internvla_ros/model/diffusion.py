@@ -1,6 +1,6 @@
-"""Gaussian diffusion over action chunks: the squared-cosine schedule, noising and DDIM sampling.
+"""Gaussian diffusion over action chunks: the squared-cosine schedule, noising and two samplers.
 
-Nichol & Dhariwal 2021 (schedule), Song et al. 2021 (DDIM, eta 0), Ho & Salimans 2022 (guidance).
+Nichol & Dhariwal 2021 (schedule), Song et al. 2021 (DDIM, eta 0), Lu et al. 2022 (DPM-Solver++).
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ class Schedule:
     def sampling_timesteps(self, count: int) -> list[int]:
         """The `count` training timesteps that a shorter sampler visits, ascending.
 
-        Evenly strided from 0 with the largest integer stride that yields exactly `count` steps,
-        as in the reference sampler; a single step is taken from the middle.
+        Evenly strided from 0 with the smallest integer stride that yields exactly `count` steps,
+        as in the reference sampler; a single step is taken from the middle. Counts that no stride
+        yields, at which the reference fails, are spread as evenly as integers allow.
         """
         if not 1 <= count <= self.steps:
-            raise ValueError(f"num_ddim_steps must lie in 1..{self.steps}, got {count}")
+            raise ValueError(
+                f"the number of sampling steps must lie in 1..{self.steps}, got {count}"
+            )
         if count == 1:
             return [self.steps // 2]
         for stride in range(1, self.steps):
             visited = range(0, self.steps, stride)
             if len(visited) == count:
                 return list(visited)
-        raise ValueError(
-            f"num_ddim_steps={count} has no even stride over {self.steps} training steps; "
-            f"choose one of {sorted({-(-self.steps // s) for s in range(1, self.steps + 1)})}"
-        )
+        return [index * self.steps // count for index in range(count)]
 
 
 def ddim_sample(
@@ -82,3 +82,51 @@ def ddim_sample(
         clean = (sample - math.sqrt(1 - alpha) * eps) / math.sqrt(alpha)
         sample = math.sqrt(previous) * clean + math.sqrt(1 - previous) * eps
     return sample
+
+
+def dpm_solver_sample(
+    predict_noise: PredictNoise, noise: Tensor, schedule: Schedule, steps: int
+) -> Tensor:
+    """DPM-Solver++(2M): second order by reusing the previous prediction; arguments as in DDIM.
+
+    It starts where DDIM starts, and its timesteps are spread evenly in log-SNR, on which its order
+    rests. The first and the last step are of first order.
+    """
+    timesteps = _even_in_log_snr(schedule, steps)
+    alphas = [math.sqrt(float(schedule.alphas_cumprod[t])) for t in timesteps]
+    sigmas = [math.sqrt(1 - float(schedule.alphas_cumprod[t])) for t in timesteps]
+    snr = [math.log(alpha / sigma) for alpha, sigma in zip(alphas, sigmas, strict=True)]
+    sample, earlier = noise, noise
+    for index, timestep in enumerate(timesteps):
+        t = torch.full((sample.shape[0],), timestep, dtype=torch.long, device=sample.device)
+        clean = (sample - sigmas[index] * predict_noise(sample, t)) / alphas[index]
+        if index == steps - 1:
+            return clean
+        step = snr[index + 1] - snr[index]
+        direction = clean
+        if index:
+            share = 0.5 * step / (snr[index] - snr[index - 1])
+            direction = (1 + share) * clean - share * earlier
+        sample = (sigmas[index + 1] / sigmas[index]) * sample - (
+            alphas[index + 1] * math.expm1(-step)
+        ) * direction
+        earlier = clean
+    return sample
+
+
+def _even_in_log_snr(schedule: Schedule, count: int) -> list[int]:
+    """`count` distinct timesteps, from the noisiest that DDIM visits down to 0."""
+    noisiest = schedule.sampling_timesteps(count)[-1]
+    snr = schedule.alphas_cumprod.logit()
+    targets = torch.linspace(float(snr[noisiest]), float(snr[0]), count, dtype=snr.dtype)
+    nearest = (snr[None] - targets[:, None]).abs().argmin(dim=1).tolist()
+    timesteps = [noisiest]
+    for index, timestep in enumerate(nearest[1:], start=1):
+        timesteps.append(max(min(timestep, timesteps[-1] - 1), count - 1 - index))
+    return timesteps
+
+
+SAMPLERS: dict[str, Callable[[PredictNoise, Tensor, Schedule, int], Tensor]] = {
+    "ddim": ddim_sample,
+    "dpm-solver++": dpm_solver_sample,
+}

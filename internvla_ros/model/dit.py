@@ -143,6 +143,40 @@ class DiT(nn.Module):
         chunk = self.draft(torch.cat([places, known, state], dim=1))
         return chunk.view(-1, self.config.chunk_size, self.config.action_dim)
 
+    def condition(
+        self, plan: Tensor, points: Tensor | None = None, state: Tensor | None = None
+    ) -> Tensor:
+        """Condition tokens [B, K, hidden_dim], which stay the same at all timesteps.
+
+        plan [B, plan_tokens, plan_dim] (`uncondition` where there is none); points
+        [B, num_points, 2] in 0..1, NaN where withheld; state [B, state_dim], normalised.
+        """
+        tokens = [self.plan_embedder(plan)]
+        if self.config.num_points:
+            if points is None:
+                raise ValueError("this actor takes image points; pass NaN to withhold them")
+            withheld = points.isnan().any(dim=-1, keepdim=True)
+            embedded = self.point_embedder(point_features(points.nan_to_num(0.5)))
+            tokens.append(torch.where(withheld, self.no_point.expand_as(embedded), embedded))
+        if self.config.state_dim:
+            if state is None:
+                raise ValueError("this actor takes the robot's state, and none was given")
+            tokens.append(self.state_embedder(state)[:, None])
+        return torch.cat(tokens, dim=1)
+
+    def time(self, timesteps: Tensor) -> Tensor:
+        """Embeddings [B, hidden_dim] of integer timesteps [B]."""
+        dtype = self.x_embedder.weight.dtype
+        return self.t_embedder(timestep_embedding(timesteps).to(dtype))
+
+    def denoise(self, noisy: Tensor, time: Tensor, condition: Tensor) -> Tensor:
+        """Predicted noise [B, T, D] of noisy chunks [B, T, D], from `time` and `condition`."""
+        tokens = torch.cat([time[:, None] + condition, self.x_embedder(noisy)], dim=1)
+        tokens = tokens + self.positional_embedding
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self.final(self.final_norm(tokens[:, -self.config.chunk_size :]))
+
     def forward(
         self,
         noisy: Tensor,
@@ -151,26 +185,8 @@ class DiT(nn.Module):
         points: Tensor | None = None,
         state: Tensor | None = None,
     ) -> Tensor:
-        """Predicted noise [B, T, D].
+        """Predicted noise [B, T, D] of noisy chunks [B, T, D] at integer timesteps [B].
 
-        noisy [B, T, D]; timesteps [B] integers; plan [B, plan_tokens, plan_dim] (`uncondition`
-        where there is none); points [B, num_points, 2] in 0..1, NaN where withheld; state
-        [B, state_dim], normalised.
+        plan, points and state as in `condition`.
         """
-        time = self.t_embedder(timestep_embedding(timesteps))[:, None]
-        condition = [self.plan_embedder(plan)]
-        if self.config.num_points:
-            if points is None:
-                raise ValueError("this actor takes image points; pass NaN to withhold them")
-            withheld = points.isnan().any(dim=-1, keepdim=True)
-            embedded = self.point_embedder(point_features(points.nan_to_num(0.5)))
-            condition.append(torch.where(withheld, self.no_point.expand_as(embedded), embedded))
-        if self.config.state_dim:
-            if state is None:
-                raise ValueError("this actor takes the robot's state, and none was given")
-            condition.append(self.state_embedder(state)[:, None])
-        tokens = torch.cat([time + torch.cat(condition, dim=1), self.x_embedder(noisy)], dim=1)
-        tokens = tokens + self.positional_embedding
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.final(self.final_norm(tokens[:, -self.config.chunk_size :]))
+        return self.denoise(noisy, self.time(timesteps), self.condition(plan, points, state))

@@ -1,8 +1,9 @@
-"""Camera views as network inputs: resizing, normalisation and patches."""
+"""Camera views as network inputs: reading, resizing, normalisation and patches, all in torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -10,10 +11,22 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from internvla_ros.model.image_sizes import (
+    MAX_PIXELS,
+    MIN_PIXELS,
+    ResizePath,
+    Size,
+    expert_path,
+    planner_path,
+)
+from internvla_ros.model.resampling import Kernel, resample
+
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+
+AnyImage = NDArray[np.uint8] | Image.Image | Tensor
 
 
 def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -26,24 +39,85 @@ def as_rgb(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return array
 
 
-def resize(image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def to_tensor(image: AnyImage, device: torch.device | str | None = None) -> Tensor:
+    """One picture as uint8 [h, w, 3] on `device` (None: where it is); may share its memory.
+
+    image: numpy uint8 [h, w, 3]; a PIL image of any 8-bit mode, converted to RGB (transparency is
+    dropped, EXIF orientation is not applied); or a tensor [h, w, 3] or [3, h, w] (the former if
+    both fit), uint8 or floating point in 0..1, which is rounded to 8 bits.
+    Raises ValueError for anything else: other types and shapes, no pixels, NaN, values outside.
+    """
+    if isinstance(image, Image.Image):
+        return torch.from_numpy(np.array(_pil_rgb(image))).to(device)
+    if isinstance(image, Tensor):
+        return _tensor_rgb(image).to(device)
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"an image must be an array, a PIL image or a tensor, got {type(image)}")
+    # A tensor can share neither read-only memory nor memory that is walked backwards.
+    shared = image.flags.writeable and min(image.strides, default=0) >= 0
+    return torch.from_numpy(as_rgb(image if shared else image.copy())).to(device)
+
+
+def _pil_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F" or image.mode.startswith("I"):
+        raise ValueError(
+            f"a PIL image of mode {image.mode} has no 8-bit colours; scale it to 0..255 first"
+        )
+    if 0 in image.size:
+        raise ValueError(f"an image must have at least one pixel, got {image.size}")
+    return image.convert("RGB")
+
+
+def _tensor_rgb(image: Tensor) -> Tensor:
+    if image.ndim != 3 or 3 not in (image.shape[0], image.shape[2]) or 0 in image.shape:
+        raise ValueError(
+            "an image tensor must be [height, width, 3] or [3, height, width], "
+            f"got {list(image.shape)}"
+        )
+    pixels = image if image.shape[2] == 3 else image.permute(1, 2, 0)
+    if pixels.dtype == torch.uint8:
+        return pixels
+    if not pixels.is_floating_point():
+        raise ValueError(f"an image tensor must be uint8 or floating point, got {pixels.dtype}")
+    values = pixels.detach().float()
+    if not bool(((values >= 0) & (values <= 1)).all()):  # NaN compares as false
+        raise ValueError("a floating-point image must lie in 0..1 and hold no NaN")
+    return (values * 255).round().to(torch.uint8)
+
+
+def resize(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     """Bicubic, antialiased, to exactly `size` (width, height), whatever the aspect ratio."""
     array = as_rgb(image)
     if (array.shape[1], array.shape[0]) == size:
         return array
-    return np.asarray(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
+    return resample(to_tensor(array)[None], size)[0].numpy()
 
 
-def stack(images: Sequence[NDArray[np.uint8]], size: tuple[int, int]) -> Tensor:
+def stack(images: Sequence[NDArray[np.uint8]], size: Size) -> Tensor:
     """Resized images as one uint8 tensor [N, h, w, 3]."""
-    return torch.from_numpy(np.stack([resize(image, size) for image in images]))
+    return torch.stack([to_tensor(resize(image, size)) for image in images])
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 [N, h, w, 3] -> float32 [N, 3, h, w], zero mean and unit variance per channel."""
-    scale = images.new_tensor([255.0 * s for s in std], dtype=torch.float32)
-    shift = images.new_tensor([m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
-    return (images.float() / scale - shift).permute(0, 3, 1, 2).contiguous()
+    return _normalised(images.permute(0, 3, 1, 2).contiguous(), tuple(mean), tuple(std))
+
+
+def _normalised(planes: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Channel-first uint8 [N, 3, ...] as float32.
+
+    Divided, shifted, divided, in this order and in float32: so the reference's processors round.
+    """
+    shape = (-1, *[1] * (planes.ndim - 2))
+    shift, scale = _constant(mean, planes.device), _constant(std, planes.device)
+    # A device divides by a number through its reciprocal, but by a tensor exactly.
+    values = planes.float().div_(_constant((255.0,), planes.device))
+    return values.sub_(shift.view(shape)).div_(scale.view(shape))
+
+
+@lru_cache(maxsize=64)
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32, device=device)
 
 
 def qwen_patches(images: Tensor, patch: int, merge: int, temporal: int) -> tuple[Tensor, Tensor]:
@@ -57,11 +131,94 @@ def qwen_patches(images: Tensor, patch: int, merge: int, temporal: int) -> tuple
     if height % (patch * merge) or width % (patch * merge):
         raise ValueError(f"image size {width}x{height} is no multiple of {patch * merge} px")
     rows, columns = height // patch, width // patch
-    pixels = normalise(images, CLIP_MEAN, CLIP_STD)
-    tiles = pixels.view(count, 3, rows // merge, merge, patch, columns // merge, merge, patch)
-    tiles = tiles.permute(
-        0, 2, 5, 3, 6, 1, 4, 7
-    )  # n, block row, block column, row, column, c, y, x
-    tiles = tiles.unsqueeze(6).expand(*tiles.shape[:6], temporal, patch, patch)
+    tiles = images.reshape(count, rows // merge, merge, patch, columns // merge, merge, patch, 3)
+    # n, block row, block column, row, column, c, y, x
+    tiles = tiles.permute(0, 1, 4, 2, 5, 7, 3, 6).reshape(-1, 3, patch, patch)
+    pixels = _normalised(tiles, CLIP_MEAN, CLIP_STD)
+    pixels = pixels.unsqueeze(2).expand(-1, -1, temporal, -1, -1)
     grid = torch.tensor([[1, rows, columns]], device=images.device).expand(count, -1)
-    return tiles.reshape(count * rows * columns, -1), grid
+    return pixels.reshape(count * rows * columns, -1), grid
+
+
+def planner_pixels(
+    images: Sequence[Tensor],
+    image_size: Size | None,
+    *,
+    patch: int = 14,
+    merge: int = 2,
+    temporal: int = 2,
+    min_pixels: int = MIN_PIXELS,
+    max_pixels: int = MAX_PIXELS,
+) -> tuple[Tensor, Tensor]:
+    """Views as the planner's patch rows and grid (see `qwen_patches`), in the views' order.
+
+    images: uint8 [h, w, 3] on one device, sizes may differ. Each goes, bicubic, along its
+    `planner_path`, to `image_size` (width, height) if given and to whole merged patches. Returns
+    rows [sum of gh * gw, 3 * temporal * patch * patch] and the grid [N, 3]. Raises ValueError for
+    no views and for sizes that `smart_size` refuses.
+    """
+    paths = [
+        planner_path(_size(image), image_size, patch * merge, min_pixels, max_pixels)
+        for image in images
+    ]
+    rows: dict[int, Tensor] = {}
+    grids: dict[int, Tensor] = {}
+    for members, batch in _resized(images, paths, "bicubic", "bicubic"):
+        patches, grid = qwen_patches(batch, patch, merge, temporal)
+        if len(members) == len(images):
+            return patches, grid
+        rows.update(zip(members, patches.chunk(len(members)), strict=True))
+        grids.update(zip(members, grid, strict=True))
+    order = range(len(images))
+    return torch.cat([rows[i] for i in order]), torch.stack([grids[i] for i in order])
+
+
+def expert_pixels(
+    images: Sequence[Tensor], image_size: Size | None, *, shorter: int = 224, patch: int = 14
+) -> Tensor:
+    """Views as the vision expert's input, float32 [N, 3, h, w], in the views' order.
+
+    images: uint8 [h, w, 3] on one device. Each goes along its `expert_path`: bicubic to
+    `image_size` (width, height) if given, then antialiased bilinear until its shorter side is
+    `shorter` px. Raises ValueError for no views, for sizes that `expert_path` refuses, and for
+    views that come out at different sizes: pass those in calls of their own.
+    """
+    paths = [expert_path(_size(image), image_size, shorter, patch) for image in images]
+    sizes = sorted({path.model for path in paths})
+    if len(sizes) > 1:
+        found = ", ".join(f"{width}x{height}" for width, height in sizes)
+        raise ValueError(f"views of one call must come out at one size, not at {found} px")
+    result: dict[int, Tensor] = {}
+    for members, batch in _resized(images, paths, "bicubic", "bilinear"):
+        pixels = normalise(batch, IMAGENET_MEAN, IMAGENET_STD)
+        if len(members) == len(images):
+            return pixels
+        result.update(zip(members, pixels, strict=True))
+    return torch.stack([result[i] for i in range(len(images))])
+
+
+def _size(image: Tensor) -> Size:
+    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(
+            f"a view must be uint8 [height, width, 3], got {image.dtype} {list(image.shape)}"
+        )
+    return image.shape[1], image.shape[0]
+
+
+def _resized(
+    images: Sequence[Tensor], paths: Sequence[ResizePath], first: Kernel, last: Kernel
+) -> Iterator[tuple[list[int], Tensor]]:
+    """Views that go the same way as one batch [M, h, w, 3] with their places in `images`.
+
+    The step into the network's size takes the kernel `last`, those before it `first`.
+    """
+    if not images:
+        raise ValueError("there are no views")
+    ways: dict[ResizePath, list[int]] = {}
+    for index, path in enumerate(paths):
+        ways.setdefault(path, []).append(index)
+    for path, members in ways.items():
+        batch = torch.stack([images[i] for i in members])
+        for size in path.sizes[1:-1]:
+            batch = resample(batch, size, first)
+        yield members, resample(batch, path.model, last)

@@ -1,211 +1,252 @@
-"""The planner: Qwen2.5-VL as system 2, which turns views and a prompt into a plan and answers."""
+"""The planner, system 2: where to act, as a latent plan and in words."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from transformers import (
-    DynamicCache,
-    PreTrainedTokenizerBase,
-    Qwen2_5_VLConfig,
-    Qwen2_5_VLForConditionalGeneration,
-)
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from internvla_ros.model.chat import ChatFormat
-from internvla_ros.model.config import PlannerConfig
-from internvla_ros.model.images import qwen_patches
-from internvla_ros.model.vision_tower import specialise
+from internvla_ros.model.checkpoint import read_checkpoint
+from internvla_ros.model.config import PolicyConfig
+from internvla_ros.model.decoding import Decoding, greedy, greedy_with_draft
+from internvla_ros.model.images import AnyImage, to_tensor
+from internvla_ros.model.plan import Plan
+from internvla_ros.model.pretrained import load_part
+from internvla_ros.model.reader import Prefix, Reader, Sight
+from internvla_ros.spatial.prompts import Kind, point_prompt, question, trace_prompt
+from internvla_ros.spatial.text import parse
+from internvla_ros.spatial.types import SpatialAnswer, Turn
 
-
-@dataclass
-class Prefix:
-    """What the planner has read so far: keys and values, and where the next token stands."""
-
-    cache: DynamicCache
-    attention_mask: Tensor
-    """[B, S], 1 where a token is real."""
-    next_position: Tensor
-    """[B], the rotary position of the next token."""
-    last_hidden: Tensor
-    """[B, C], the hidden state from which the next token is predicted."""
+Views = Sequence[AnyImage]
+MAX_ANSWER_TOKENS = 96
 
 
-class Planner(nn.Module):
-    """Qwen2.5-VL with the chat format and image sizes of one configuration."""
+class Planner(Reader):
+    """Qwen2.5-VL under the prompts of one policy. Images are numpy, PIL or tensors of any size."""
 
-    def __init__(self, config: PlannerConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__()
-        self.config = config
-        qwen = Qwen2_5_VLConfig(**dict(config.qwen))
-        self.vlm = Qwen2_5_VLForConditionalGeneration._from_config(qwen, attn_implementation="sdpa")
-        specialise(self.vlm.model.visual)
-        self.chat = ChatFormat(tokenizer, config.system_prompt)
-        vision = qwen.vision_config
-        self.patch: int = vision.patch_size
-        self.merge: int = vision.spatial_merge_size
-        self.temporal: int = vision.temporal_patch_size
-        self.hidden_dim: int = qwen.text_config.hidden_size
-        self.num_layers: int = qwen.text_config.num_hidden_layers
-        width, height = config.image_size
-        self.merged_grid = (height // (self.patch * self.merge), width // (self.patch * self.merge))
-        if config.absolute_positions:
-            tokens = self.merged_grid[0] * self.merged_grid[1]
-            self.image_positions = nn.Parameter(torch.randn(tokens, self.hidden_dim) * 0.02)
+    def __init__(self, config: PolicyConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(config.planner, tokenizer)
+        self.policy_config = config
 
-    @property
-    def tokens_per_view(self) -> int:
-        """Image tokens of one view after merging."""
-        return self.merged_grid[0] * self.merged_grid[1]
+    @classmethod
+    def from_pretrained(
+        cls, name: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
+    ) -> Planner:
+        """The planner of a checkpoint alone, in eval mode; raises `CheckpointError`."""
+        checkpoint = read_checkpoint(name)
+        return load_part(
+            lambda: cls(checkpoint.config, checkpoint.tokenizer),
+            checkpoint,
+            "planner.",
+            device,
+            dtype,
+        )
 
-    @property
-    def image_tokens(self) -> list[int]:
-        """Image tokens of each view, in order."""
-        return [self.tokens_per_view] * self.config.views
+    def prompt(self, instruction: str) -> str:
+        """The spatial prompt of an instruction, as trained."""
+        return self.policy_config.prompt.replace("{instruction}", self._spoken(instruction))
 
-    def image_features(self, images: Tensor) -> Tensor:
-        """Merged image tokens [B * views, tokens_per_view, C].
-
-        images: uint8 [B * views, h, w, 3] at the configured size, a sample's views together.
-        """
-        patches, grid = qwen_patches(images, self.patch, self.merge, self.temporal)
-        features = self.vlm.model.visual(patches.to(self.dtype), grid_thw=grid).pooler_output
-        features = features.view(len(images), self.tokens_per_view, self.hidden_dim)
-        return features + self.image_positions if self.config.absolute_positions else features
-
-    def embed(self, input_ids: Tensor, features: Tensor) -> Tensor:
-        """Token embeddings [B, S, C] with the image features put in."""
-        embeds = self.vlm.model.language_model.embed_tokens(input_ids)
-        slots = (input_ids == self.chat.image_token).unsqueeze(-1)
-        return embeds.masked_scatter(slots, features.reshape(-1, self.hidden_dim).to(embeds.dtype))
-
-    def positions(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Multimodal rotary positions [3, B, S] (temporal, height, width); padding gets 1."""
-        rows = [
-            self._row_positions(ids if mask is None else ids[mask.bool()])
-            for ids, mask in zip(
-                input_ids,
-                attention_mask if attention_mask is not None else [None] * len(input_ids),
-                strict=True,
-            )
+    @torch.inference_mode()
+    def plan(self, images: Sequence[Views], instructions: Sequence[str]) -> Plan:
+        """The latent plan of a batch; images[b] are sample b's views, the planner's first."""
+        sights = self._look_at(images, instructions)
+        prompts = [
+            self.chat_format.prompt(self.prompt(text), sight.image_tokens)
+            for text, sight in zip(instructions, sights, strict=True)
         ]
-        result = torch.ones(3, *input_ids.shape, dtype=torch.long, device=input_ids.device)
-        for index, row in enumerate(rows):
-            if attention_mask is None:
-                result[:, index] = row
-            else:
-                result[:, index, attention_mask[index].bool()] = row
-        return result
+        reading = self.prepare(prompts, [sight.grids for sight in sights])
+        states = self.hidden_states(reading, _joined(sights), *self._layers)
+        return Plan(states, reading.mask, tuple(instructions))
 
-    def _row_positions(self, ids: Tensor) -> Tensor:
-        rows, columns = self.merged_grid
-        parts: list[Tensor] = []
-        position, index = 0, 0
-        starts = (ids == self.chat.image_token).nonzero()[:, 0].tolist()
-        while index < len(ids):
-            if starts and index == starts[0]:
-                grid_r = torch.arange(rows).repeat_interleave(columns)
-                grid_c = torch.arange(columns).repeat(rows)
-                parts.append(torch.stack([torch.zeros_like(grid_r), grid_r, grid_c]) + position)
-                position += max(rows, columns)
-                index += rows * columns
-                starts = starts[rows * columns :]
-            else:
-                end = starts[0] if starts else len(ids)
-                parts.append((torch.arange(end - index) + position).expand(3, -1))
-                position, index = position + end - index, end
-        return torch.cat(parts, dim=1).to(ids.device)
-
-    def hidden_states(
-        self, input_ids: Tensor, images: Tensor, attention_mask: Tensor | None, start: int, end: int
-    ) -> tuple[Tensor, Prefix]:
-        """Hidden states [end - start, B, S, C] of a prompt and the prefix to decode from.
-
-        Index 0 are the embeddings, index k the output of layer k; the last has the final norm.
-        Only the layers asked for are kept, and no logits are computed.
-        """
-        embeds = self.embed(input_ids, self.image_features(images))
-        positions = self.positions(input_ids, attention_mask)
-        only_last = (start, end) == (self.num_layers, self.num_layers + 1)
-        output = self.vlm.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
-            position_ids=positions,
-            use_cache=True,
-            output_hidden_states=not only_last,
-        )
-        states = (
-            output.last_hidden_state[None]
-            if only_last
-            else torch.stack(output.hidden_states[start:end])
-        )
-        mask = attention_mask if attention_mask is not None else torch.ones_like(input_ids)
-        prefix = Prefix(
-            output.past_key_values, mask, positions[0, :, -1] + 1, output.last_hidden_state[:, -1]
-        )
-        return states, prefix
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits [..., V] of hidden states [..., C]."""
-        return self.vlm.lm_head(hidden)
-
-    def extend(self, prefix: Prefix, tokens: Tensor) -> Tensor:
-        """Hidden states [B, K, C] of `tokens` [B, K] read after the prefix, which is advanced."""
-        count = tokens.shape[1]
-        steps = torch.arange(count, device=tokens.device)
-        positions = (prefix.next_position[:, None] + steps).expand(3, -1, -1)
-        mask = torch.cat([prefix.attention_mask, torch.ones_like(tokens)], dim=1)
-        hidden = self.vlm.model.language_model(
-            inputs_embeds=self.vlm.model.language_model.embed_tokens(tokens),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=prefix.cache,
-            use_cache=True,
-        ).last_hidden_state
-        prefix.attention_mask = mask
-        prefix.next_position = prefix.next_position + count
-        prefix.last_hidden = hidden[:, -1]
-        return hidden
-
-    def next_token_loss(
+    @torch.inference_mode()
+    def look(
         self,
-        input_ids: Tensor,
-        labels: Tensor,
-        features: Tensor,
-        targets: Tensor | None = None,
-    ) -> Tensor:
-        """Mean cross-entropy over labelled tokens of right-padded sequences [B, S].
+        images: Sequence[Views],
+        instructions: Sequence[str],
+        *,
+        trace: bool = False,
+        drafts: dict[str, list[int]] | None = None,
+    ) -> tuple[Plan, list[SpatialAnswer]]:
+        """The plan and, in words of the same conversation, its boxes and points (and a trace).
 
-        `features` are the `image_features` of the rows' images. Every row must have its image
-        tokens at the same places, so that positions are shared.
-        `targets` [V, V'] optionally gives a soft distribution for each label token id.
+        Boxes and points are [object to move, destination], in pixels of each sample's first view.
+        `drafts`, kept by the caller from tick to tick, makes decoding for one scene faster without
+        changing its result.
         """
-        embeds = self.embed(input_ids, features)
-        positions = self.positions(input_ids[:1]).expand(-1, input_ids.shape[0], -1)
-        hidden = self.vlm.model.language_model(
-            inputs_embeds=embeds, position_ids=positions, use_cache=False
-        ).last_hidden_state
-        wanted = labels[:, 1:] >= 0
-        logits = self.logits(hidden[:, :-1][wanted])
-        tokens = labels[:, 1:][wanted]
-        if targets is None:
-            return F.cross_entropy(logits, tokens)
-        return F.cross_entropy(logits, targets[tokens])
+        sights = self._look_at(images, instructions)
+        prompts = [
+            self.chat_format.prompt(self.prompt(text), sight.image_tokens)
+            for text, sight in zip(instructions, sights, strict=True)
+        ]
+        plan, prefix = self._read(prompts, sights, instructions)
+        if len(instructions) == 1:
+            texts = [
+                self._converse(prefix, instructions[0], trace, {} if drafts is None else drafts)
+            ]
+        else:
+            texts = self._converse_batch(prompts, sights, instructions, prefix, trace)
+        return plan, [
+            self._parse(answers, sight, views[0])
+            for answers, sight, views in zip(texts, sights, images, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def ground(
+        self,
+        image: AnyImage,
+        query: str,
+        kind: Kind = "box",
+        max_tokens: int = MAX_ANSWER_TOKENS,
+    ) -> SpatialAnswer:
+        """Where something is: boxes of what `query` names, or for an instruction points or a trace.
+
+        Places are in pixels of the image given, whatever its size.
+        """
+        return self.answer([image], [question(query, kind)], max_tokens)[0]
+
+    @torch.inference_mode()
+    def answer(
+        self, images: Views, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS
+    ) -> list[SpatialAnswer]:
+        """Answer one question, worded as trained, about each image; pixels are those given."""
+        sights = self._look_at([[image] for image in images], questions)
+        prompts = [
+            self.chat_format.prompt(text, sight.image_tokens)
+            for text, sight in zip(questions, sights, strict=True)
+        ]
+        _, prefix = self._read(prompts, sights, questions)
+        answers = greedy(self, prefix, Decoding(max_tokens))
+        return [
+            self._parse([self.chat_format.decode(answer)], sight, image)
+            for answer, sight, image in zip(answers, sights, images, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def chat(
+        self,
+        images: Views,
+        message: str,
+        *,
+        history: Sequence[Turn] = (),
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+        repetition_penalty: float = 1.0,
+    ) -> str:
+        """The model's answer to a message about some images (none is fine), decoded greedily.
+
+        `history` are earlier turns about the same images. The answer ends at the model's own end,
+        before the first of the `stop` strings, or after `max_tokens`.
+        """
+        return self.chat_format.decode(
+            self.chat_ids(
+                images,
+                message,
+                history=history,
+                max_tokens=max_tokens,
+                stop=stop,
+                repetition_penalty=repetition_penalty,
+            ),
+            stop,
+        )
+
+    @torch.inference_mode()
+    def chat_ids(
+        self,
+        images: Views,
+        message: str,
+        *,
+        history: Sequence[Turn] = (),
+        max_tokens: int = 256,
+        stop: Sequence[str] = (),
+        repetition_penalty: float = 1.0,
+    ) -> list[int]:
+        """The token ids of `chat`'s answer, without the end token."""
+        sights = self.see([[to_tensor(image, self.device) for image in images]])
+        turns = [*history, Turn(message, "")]
+        prompt = self.chat_format.conversation(turns, sights[0].image_tokens)
+        _, prefix = self._read([prompt], sights, [message])
+        return greedy(self, prefix, Decoding(max_tokens, tuple(stop), repetition_penalty))[0]
 
     @property
-    def dtype(self) -> torch.dtype:
-        """Type of the weights."""
-        return self.vlm.model.language_model.embed_tokens.weight.dtype
+    def _layers(self) -> tuple[int, int]:
+        return self.policy_config.qformer.start_layer, self.policy_config.qformer.end_layer
+
+    def _spoken(self, instruction: str) -> str:
+        return instruction.lower() if self.policy_config.lowercase_instruction else instruction
+
+    def _look_at(self, images: Sequence[Views], texts: Sequence[str]) -> list[Sight]:
+        if len(images) != len(texts) or not images:
+            raise ValueError(f"{len(images)} sets of views for {len(texts)} texts")
+        return self.see(
+            [
+                [to_tensor(v, self.device) for v in views[: self.config.views or None]]
+                for views in images
+            ]
+        )
+
+    def _read(
+        self, prompts: list[list[int]], sights: list[Sight], texts: Sequence[str]
+    ) -> tuple[Plan, Prefix]:
+        reading = self.prepare(prompts, [sight.grids for sight in sights])
+        states, prefix = self.read(reading, _joined(sights), *self._layers)
+        return Plan(states, reading.mask, tuple(texts)), prefix
+
+    def _questions(self, instruction: str, trace: bool) -> list[tuple[str, str]]:
+        text = self._spoken(instruction)
+        questions = [("points", point_prompt(text))]
+        return [*questions, ("trace", trace_prompt(text))] if trace else questions
+
+    def _converse(
+        self, prefix: Prefix, instruction: str, trace: bool, drafts: dict[str, list[int]]
+    ) -> list[str]:
+        answers = {
+            "boxes": greedy_with_draft(self, prefix, MAX_ANSWER_TOKENS, drafts.get("boxes", []))
+        }
+        for kind, text in self._questions(instruction, trace):
+            follow_up = self.chat_format.follow_up(text)
+            self.extend(prefix, torch.tensor([follow_up], device=self.device))
+            answers[kind] = greedy_with_draft(self, prefix, MAX_ANSWER_TOKENS, drafts.get(kind, []))
+        drafts.update(answers)
+        return [self.chat_format.decode(ids) for ids in answers.values()]
+
+    def _converse_batch(
+        self,
+        prompts: list[list[int]],
+        sights: list[Sight],
+        instructions: Sequence[str],
+        prefix: Prefix,
+        trace: bool,
+    ) -> list[list[str]]:
+        chat, spoken = self.chat_format, [list(prompt) for prompt in prompts]
+        texts: list[list[str]] = [[] for _ in instructions]
+        rounds = list(zip(*(self._questions(i, trace) for i in instructions), strict=True))
+        for number in range(len(rounds) + 1):
+            if number:
+                for said, (_, text) in zip(spoken, rounds[number - 1], strict=True):
+                    said += chat.follow_up(text)
+                prefix = self._read(spoken, sights, instructions)[1]
+            for row, answer in enumerate(greedy(self, prefix, Decoding(MAX_ANSWER_TOKENS))):
+                texts[row].append(chat.decode(answer))
+                spoken[row] += [*answer, chat.end]
+        return texts
+
+    def _parse(self, texts: Sequence[str], sight: Sight, image: AnyImage) -> SpatialAnswer:
+        rows, columns = sight.grids[0]
+        width, height = columns * self.patch * self.merge, rows * self.patch * self.merge
+        answers = [parse(text, width, height) for text in texts]
+        merged = SpatialAnswer(
+            boxes=tuple(b for a in answers for b in a.boxes),
+            points=tuple(p for a in answers for p in a.points),
+            traces=tuple(t for a in answers for t in a.traces),
+            text="\n".join(texts),
+            problems=tuple(p for a in answers for p in a.problems),
+        )
+        given = to_tensor(image, "cpu").shape
+        return merged.scaled(given[1] / width, given[0] / height)
 
 
-def left_padded(sequences: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor | None]:
-    """Ids [B, S] padded on the left and their mask, which is None where nothing is padded."""
-    length = max(map(len, sequences))
-    ids = torch.tensor([[pad] * (length - len(s)) + list(s) for s in sequences])
-    if all(len(s) == length for s in sequences):
-        return ids, None
-    mask = torch.tensor([[0] * (length - len(s)) + [1] * len(s) for s in sequences])
-    return ids, mask
+def _joined(sights: Sequence[Sight]) -> Tensor:
+    return torch.cat([sight.features for sight in sights])

@@ -45,22 +45,31 @@ class LayerwiseQFormer(nn.Module):
         )
 
     def forward(
-        self, hidden_states: Tensor, vision_tokens: Tensor, attention_mask: Tensor | None
+        self,
+        hidden_states: Tensor,
+        vision_tokens: Tensor,
+        attention_mask: Tensor | None,
+        vision_mask: Tensor | None = None,
     ) -> Tensor:
         """The plan as condition tokens.
 
         hidden_states [L, B, S, input_dim] of the used layers; vision_tokens [B, V, input_dim];
-        attention_mask [B, S], nonzero where a planner token is real (padding is never attended,
-        unlike in the released code). Returns [B, Q, hidden_dim].
+        attention_mask [B, S] and vision_mask [B, V], nonzero where a token is real, None where all
+        are (padding is never attended, unlike in the released code). Returns [B, Q, hidden_dim].
         """
-        batch = hidden_states.shape[1]
         padding = None
-        if attention_mask is not None and not bool(attention_mask.all()):
-            real = torch.ones(
-                vision_tokens.shape[:2], dtype=torch.bool, device=vision_tokens.device
-            )
-            padding = ~torch.cat([attention_mask.bool(), real], dim=1)
-        query = self.query_tokens.expand(batch, -1, -1)
+        if attention_mask is not None or vision_mask is not None:
+            real = [
+                torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+                if mask is None
+                else mask.bool()
+                for tokens, mask in (
+                    (hidden_states[0], attention_mask),
+                    (vision_tokens, vision_mask),
+                )
+            ]
+            padding = ~torch.cat(real, dim=1)
+        query = self.query_tokens.expand(hidden_states.shape[1], -1, -1)
         for block, states in zip(self.layers, hidden_states, strict=True):
             memory = self.proj(torch.cat([states, vision_tokens], dim=1))
             query = block(query, memory, padding)

@@ -13,7 +13,8 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from internvla_ros.control.chunk import Chunk
-from internvla_ros.model.plan_arrays import plan_from_arrays
+from internvla_ros.model.actor import Actor
+from internvla_ros.model.plan import plan_from_arrays
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import rot6d
 from internvla_ros.msg import ActionChunk, CameraViews, Plan
@@ -26,7 +27,7 @@ from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, JointStateError
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.policy import load_policy, views_for
+from internvla_ros.nodes.policy import load, views_for
 from internvla_ros.nodes.qos import LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
@@ -63,7 +64,7 @@ class ActorNode(Node):
         self._kinematics = Kinematics(
             urdf(self._robot.name), self._robot.joints, self._robot.tip_frame
         )
-        self._policy = load_policy(self._config.checkpoint, self._config.device)
+        self._actor = load(Actor, self._config.checkpoint, self._config.device)
         self._reader = JointReader(self._robot)
         self._history = JointHistory()
         self._plan: Plan | None = None
@@ -78,7 +79,7 @@ class ActorNode(Node):
         self.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_IN)
         self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
         self._diagnostics = Diagnostics(self, self._health)
-        self.get_logger().info(f"ready with {self._policy.config.name}")
+        self.get_logger().info(f"ready with {self._actor.config.name}")
 
     def _on_instruction(self, message: String) -> None:
         self._instruction = message.data.strip()
@@ -127,24 +128,24 @@ class ActorNode(Node):
 
     def _act(self, views: CameraViews, plan: Plan, reading: JointReading) -> ActionChunk:
         started = time.perf_counter()
-        images = views_for(self._policy, views)
+        images = views_for(self._actor.config, views)
         latent = plan_from_arrays(
             tensor_to_array(plan.hidden_states).astype(np.float32),
             tensor_to_array(plan.attention_mask).astype(np.bool_),
             plan.instruction,
         )
-        actions = self._policy.act(
+        actions = self._actor.act(
             [images],
             latent,
             self._state(reading)[None],
-            _points(plan, self._policy.config.actor.num_points),
+            _points(plan, self._actor.config.actor.num_points),
             seed=self._config.seed,
             num_ddim_steps=self._config.num_ddim_steps or None,
         )[0]
         self._chunks += 1
         chunk = Chunk(
             stamp=seconds(views.header.stamp),
-            dt=self._policy.config.dt,
+            dt=self._actor.config.dt,
             actions=actions,
             sequence=self._chunks,
         )

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from internvla_ros.model.plan_arrays import plan_to_arrays
-from internvla_ros.model.policy import InternVLAM1
+from internvla_ros.model.plan import plan_to_arrays
+from internvla_ros.model.planner import Planner
 from internvla_ros.msg import CameraViews, Plan, SpatialPrediction
 from internvla_ros.nodes.converters import (
     ConversionError,
@@ -24,7 +24,7 @@ from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.instruction import InstructionError, check_instruction
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.policy import load_policy, views_for
+from internvla_ros.nodes.policy import load, views_for
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
@@ -54,8 +54,8 @@ class PlannerNode(Node):
         super().__init__("planner")
         self._config = declare(self, PlannerConfig)
         self._cameras = [camera.name for camera in load_embodiment(self._config.robot).cameras]
-        self._policy = load_policy(self._config.checkpoint, self._config.device)
-        _warm_up(self._policy)
+        self._planner = load(Planner, self._config.checkpoint, self._config.device)
+        _warm_up(self._planner)
         self._instruction = ""
         self._instructions = 0
         self._plans = 0
@@ -71,7 +71,7 @@ class PlannerNode(Node):
         self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
         self.create_service(Ground, "ground", self._on_ground)
         self._diagnostics = Diagnostics(self, self._health)
-        self.get_logger().info(f"ready with {self._policy.config.name}")
+        self.get_logger().info(f"ready with {self._planner.policy_config.name}")
 
     def _on_instruction(self, message: String) -> None:
         if message.data == "":
@@ -93,12 +93,12 @@ class PlannerNode(Node):
             return
         started = time.perf_counter()
         try:
-            images = views_for(self._policy, views)
+            images = views_for(self._planner.policy_config, views)
         except ConversionError as error:
             self.get_logger().error(f"not planning: {error}", throttle_duration_sec=5.0)
             return
         every = self._config.trace_every
-        plan, answers = self._policy.look(
+        plan, answers = self._planner.look(
             [images],
             [self._instruction],
             trace=every > 0 and self._answered % every == 1 % every,
@@ -143,7 +143,7 @@ class PlannerNode(Node):
         answer: SpatialAnswer,
         latency: float,
     ) -> SpatialPrediction:
-        camera = self._policy.config.cameras[0]
+        camera = self._planner.policy_config.cameras[0]
         message = answer_to_prediction(answer)
         message.header = views.images[list(views.names).index(camera)].header
         message.camera = camera
@@ -167,7 +167,7 @@ class PlannerNode(Node):
         except ValueError as error:
             response.message = str(error)
             return response
-        answer = self._policy.ground([image], [question])[0]
+        answer = self._planner.answer([image], [question])[0]
         prediction = answer_to_prediction(answer)
         prediction.header = request.image.header
         prediction.height, prediction.width = image.shape[:2]
@@ -196,10 +196,10 @@ _QUESTIONS = {
 }
 
 
-def _warm_up(policy: InternVLAM1) -> None:
+def _warm_up(planner: Planner) -> None:
     """Make the first plan as fast as the next ones."""
     blank = np.zeros((64, 64, 3), dtype=np.uint8)
-    policy.look([[blank] * len(policy.config.cameras)], ["warm up"])
+    planner.look([[blank] * len(planner.policy_config.cameras)], ["warm up"])
 
 
 def main() -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Literal
+
 from internvla_ros.spatial.text import format_box
 from internvla_ros.spatial.types import Box
 
@@ -17,6 +20,9 @@ POINT_PROMPT = (
 TRACE_PROMPT = "Your task is {instruction}. Predict the future trajectory of the gripper."
 REFER_PROMPT = "Locate the {name}. Output its bounding box in [x1,y1,x2,y2] format."
 REGION_PROMPT = "Name the object in the region {box}."
+
+Kind = Literal["box", "point", "trace"]
+"""In what form the planner is asked to say where something is."""
 
 
 def clean_instruction(text: str) -> str:
@@ -47,3 +53,17 @@ def refer_prompt(name: str) -> str:
 def region_prompt(box: Box) -> str:
     """Ask for the name of the object in a box."""
     return REGION_PROMPT.replace("{box}", format_box(box))
+
+
+_QUESTIONS: dict[str, Callable[[str], str]] = {
+    "box": refer_prompt,
+    "point": point_prompt,
+    "trace": trace_prompt,
+}
+
+
+def question(query: str, kind: Kind) -> str:
+    """Ask for the box of what `query` names, or for the points or the trace of an instruction."""
+    if kind not in _QUESTIONS:
+        raise ValueError(f"kind '{kind}' is unknown; use one of {', '.join(_QUESTIONS)}")
+    return _QUESTIONS[kind](query)

@@ -13,8 +13,7 @@ from torch import Tensor
 from internvla_ros.data.normalisation import DatasetStatistics
 from internvla_ros.model.diffusion import Schedule
 from internvla_ros.model.dit import DiT
-from internvla_ros.model.planner import left_padded
-from internvla_ros.model.policy import InternVLAM1
+from internvla_ros.model.policy import Policy
 from internvla_ros.train.frames import EpisodeFrames
 from internvla_ros.train.loop import Streams
 
@@ -62,7 +61,7 @@ class ActionBatch:
 def draw(
     data: EpisodeFrames,
     statistics: DatasetStatistics,
-    policy: InternVLAM1,
+    policy: Policy,
     config: ActionLossConfig,
     size: int,
     streams: Streams,
@@ -80,7 +79,7 @@ def draw(
 
 
 def action_loss(
-    policy: InternVLAM1,
+    policy: Policy,
     data: EpisodeFrames,
     statistics: DatasetStatistics,
     config: ActionLossConfig,
@@ -89,29 +88,31 @@ def action_loss(
     """Mean squared error of the predicted noise over one batch."""
     batch = draw(data, statistics, policy, config, config.batch_size, streams)
     planned = round(config.batch_size * (1 - config.condition_dropout))
-    condition = policy.actor.uncondition.expand(config.batch_size - planned, -1, -1)
+    condition = policy.actor.dit.uncondition.expand(config.batch_size - planned, -1, -1)
     if planned:
         condition = torch.cat([_plan(policy, data, batch.frames[:planned], config), condition])
 
     def repeated(x: Tensor) -> Tensor:
         return x.repeat(config.repeated_diffusion_steps, *([1] * (x.ndim - 1)))
 
-    clean = repeated(_diffused(policy.actor, batch))
+    clean = repeated(_diffused(policy.actor.dit, batch))
     noise = torch.randn(clean.shape, generator=streams.torch)
-    timesteps = torch.randint(policy.schedule.steps, (len(clean),), generator=streams.torch)
-    predicted = policy.actor(
-        policy.schedule.noised(clean, noise, timesteps),
+    timesteps = torch.randint(policy.actor.schedule.steps, (len(clean),), generator=streams.torch)
+    predicted = policy.actor.dit(
+        policy.actor.schedule.noised(clean, noise, timesteps),
         timesteps,
         repeated(condition),
         repeated(batch.points) if policy.config.actor.num_points else None,
         repeated(batch.states) if policy.config.actor.state_dim else None,
     )
     errors = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
-    return (errors * noise_weights(policy.schedule, timesteps, config.noise_weight_cap)).mean()
+    return (
+        errors * noise_weights(policy.actor.schedule, timesteps, config.noise_weight_cap)
+    ).mean()
 
 
 def draft_loss(
-    policy: InternVLAM1,
+    policy: Policy,
     data: EpisodeFrames,
     statistics: DatasetStatistics,
     config: ActionLossConfig,
@@ -119,7 +120,7 @@ def draft_loss(
 ) -> Tensor:
     """Mean squared error of the drafted chunk over one batch."""
     batch = draw(data, statistics, policy, config, config.draft_batch_size, streams)
-    return F.mse_loss(policy.actor.drafted(batch.points, batch.states), batch.actions)
+    return F.mse_loss(policy.actor.dit.drafted(batch.points, batch.states), batch.actions)
 
 
 @torch.no_grad()
@@ -140,23 +141,25 @@ def noise_weights(schedule: Schedule, timesteps: Tensor, cap: float) -> Tensor:
 
 
 def _plan(
-    policy: InternVLAM1, data: EpisodeFrames, frames: NDArray[np.int64], config: ActionLossConfig
+    policy: Policy, data: EpisodeFrames, frames: NDArray[np.int64], config: ActionLossConfig
 ) -> Tensor:
     planner, layers = policy.planner, policy.config.qformer
-    prompts = [
-        planner.chat.prompt(policy.prompt(data.instruction(f)), planner.image_tokens)
-        for f in frames
-    ]
-    ids, mask = left_padded(prompts, planner.chat.pad)
-    views = [torch.from_numpy(data.views[camera][frames]) for camera in policy.config.cameras]
-    planner_views = torch.stack(views[: policy.config.planner.views], dim=1).flatten(0, 1)
+    cameras = [torch.from_numpy(data.views[camera][frames]) for camera in policy.config.cameras]
+    samples = [list(views) for views in zip(*cameras, strict=True)]
     with torch.set_grad_enabled(config.gradient_decay > 0 and torch.is_grad_enabled()):
-        hidden = planner.hidden_states(
-            ids, planner_views, mask, layers.start_layer, layers.end_layer
-        )[0]
+        sights = planner.see([views[: policy.config.planner.views] for views in samples])
+        prompts = [
+            planner.chat_format.prompt(planner.prompt(data.instruction(f)), sight.image_tokens)
+            for f, sight in zip(frames, sights, strict=True)
+        ]
+        reading = planner.prepare(prompts, [sight.grids for sight in sights])
+        features = torch.cat([sight.features for sight in sights])
+        hidden = planner.hidden_states(reading, features, layers.start_layer, layers.end_layer)
     hidden = config.gradient_decay * hidden + (1 - config.gradient_decay) * hidden.detach()
-    actor_views = torch.stack(views[: policy.config.vision.views], dim=1)
-    return policy.condition(actor_views, hidden, mask)
+    tokens, vision_mask = policy.actor.vision_expert.look(
+        [views[: policy.config.vision.views] for views in samples], policy.config.planner.image_size
+    )
+    return policy.actor.condition(hidden, tokens, reading.mask, vision_mask)
 
 
 def _tensor(array: NDArray[np.floating]) -> Tensor:

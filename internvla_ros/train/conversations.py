@@ -55,15 +55,23 @@ def grounding_losses(
 ) -> dict[str, Tensor]:
     """Losses of a fresh batch: "grounding" on the assistant's tokens and, with a head, "dense"."""
     drawn = [source(rng) for _ in range(batch_size)]
-    encoded = [planner.chat.training_sequence(c.turns, planner.image_tokens[:1]) for c in drawn]
+    sights = planner.see([[torch.from_numpy(c.image)] for c in drawn])
+    encoded = [
+        planner.chat_format.training_sequence(c.turns, sight.image_tokens)
+        for c, sight in zip(drawn, sights, strict=True)
+    ]
     length = max(len(ids) for ids, _ in encoded)
-    ids = torch.full((batch_size, length), planner.chat.pad)
+    ids = torch.full((batch_size, length), planner.chat_format.pad)
     labels = torch.full((batch_size, length), IGNORED)
     for row, (sequence, wanted) in enumerate(encoded):
         ids[row, : len(sequence)] = torch.tensor(sequence)
         labels[row, : len(wanted)] = torch.tensor(wanted)
-    features = planner.image_features(torch.from_numpy(np.stack([c.image for c in drawn])))
-    losses = {"grounding": planner.next_token_loss(ids, labels, features, targets)}
+    features = torch.stack([sight.features for sight in sights])
+    losses = {
+        "grounding": planner.next_token_loss(
+            ids, labels, features.flatten(0, 1), sights[0].grids, targets
+        )
+    }
     if dense is not None:
         embeddings = planner.vlm.model.language_model.embed_tokens.weight
         losses["dense"] = dense(features, [c.labelled for c in drawn], embeddings, targets)

@@ -12,7 +12,7 @@ from internvla_ros.data.lerobot import LeRobotDataset
 from internvla_ros.data.normalisation import DatasetStatistics, dataset_statistics
 from internvla_ros.data.snapshots import read_snapshots
 from internvla_ros.model.nano import IMAGE_SIZE
-from internvla_ros.model.policy import InternVLAM1
+from internvla_ros.model.policy import Policy
 from internvla_ros.train.conversations import Mixture, Source
 from internvla_ros.train.frames import EpisodeFrames, load_frames
 from internvla_ros.train.loop import STATE_FILE, TrainingError
@@ -99,7 +99,7 @@ class Job:
             policy, recipe.stage2, self.frames, self.source, run, recipe.stage1.coordinate_sigma
         )
 
-    def _needed(self, stage: str) -> InternVLAM1:
+    def _needed(self, stage: str) -> Policy:
         policy = self._policy(self.options.out / stage / "checkpoint")
         if policy is None:
             raise TrainingError(
@@ -108,8 +108,8 @@ class Job:
         return policy
 
     @staticmethod
-    def _policy(folder: Path) -> InternVLAM1 | None:
-        return InternVLAM1.from_pretrained(folder) if folder.is_dir() else None
+    def _policy(folder: Path) -> Policy | None:
+        return Policy.from_pretrained(folder) if folder.is_dir() else None
 
     def _statistics(self) -> DatasetStatistics:
         return dataset_statistics(LeRobotDataset(self.root), self._episodes)

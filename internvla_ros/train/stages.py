@@ -11,14 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from internvla_ros.data.normalisation import DatasetStatistics
-from internvla_ros.model.checkpoint import load_weights, save_checkpoint
+from internvla_ros.model.checkpoint import load_weights, open_weights, save_checkpoint
 from internvla_ros.model.nano import (
     nano_config,
     nano_tokenizer,
     order_integer_embeddings,
     ordinal_targets,
 )
-from internvla_ros.model.policy import InternVLAM1
+from internvla_ros.model.policy import Policy
 from internvla_ros.train.actions import action_loss, draft_loss
 from internvla_ros.train.conversations import Source, grounding_losses
 from internvla_ros.train.dense import DenseDetection
@@ -49,7 +49,7 @@ class Run:
 
 def new_policy(
     source: Source, phrases: list[str], statistics: Mapping[str, DatasetStatistics], seed: int
-) -> InternVLAM1:
+) -> Policy:
     """An untrained nano policy whose tokenizer is trained on conversations of `source`."""
     rng = np.random.default_rng(seed)
     texts = [
@@ -60,7 +60,7 @@ def new_policy(
     ]
     tokenizer = nano_tokenizer(texts, phrases)
     torch.manual_seed(seed)
-    policy = InternVLAM1(nano_config(tokenizer), tokenizer, statistics)
+    policy = Policy(nano_config(tokenizer), tokenizer, statistics)
     order_integer_embeddings(policy.planner, tokenizer)
     return policy
 
@@ -68,14 +68,14 @@ def new_policy(
 class StageOneModule(nn.Module):
     """What stage 1 trains: the policy's planner, and the head that is thrown away."""
 
-    def __init__(self, policy: InternVLAM1, dense: DenseDetection | None) -> None:
+    def __init__(self, policy: Policy, dense: DenseDetection | None) -> None:
         super().__init__()
         self.policy = policy
         self.dense = dense
 
 
 def stage_one(
-    policy: InternVLAM1, config: StageOne, source: Source, names: Sequence[str], run: Run
+    policy: Policy, config: StageOne, source: Source, names: Sequence[str], run: Run
 ) -> None:
     """Train the planner to answer; every save is a complete checkpoint.
 
@@ -85,10 +85,9 @@ def stage_one(
     planner, dense = policy.planner, None
     groups = [{"params": list(planner.parameters()), "lr": config.learning_rate}]
     if config.dense_weight:
-        size = planner.config.image_size
-        dense = DenseDetection(
-            planner.hidden_dim, planner.merged_grid, size, names, policy.tokenizer
-        )
+        grid, side = planner.merged_grid, planner.patch * planner.merge
+        size = (grid[1] * side, grid[0] * side)
+        dense = DenseDetection(planner.hidden_dim, grid, size, names, policy.tokenizer)
         groups.append({"params": list(dense.parameters()), "lr": config.learning_rate})
     loop = Loop(StageOneModule(policy, dense), groups, run.length(config.loop), run.folder)
 
@@ -101,7 +100,7 @@ def stage_one(
 
 
 def stage_two(
-    policy: InternVLAM1,
+    policy: Policy,
     config: StageTwo,
     data: EpisodeFrames,
     source: Source | None,
@@ -129,16 +128,16 @@ def stage_two(
     _execute(loop, step, run, "stage 2: actions under the spatial prompt")
 
 
-def adopt_actor(policy: InternVLAM1, other: Path) -> None:
+def adopt_actor(policy: Policy, other: Path) -> None:
     """Take the actor's weights from another checkpoint, whatever its planner is."""
-    load_weights(policy.actor, other, part="actor.")
+    load_weights(policy.actor.dit, open_weights(other), part="actor.dit.")
 
 
-def _groups(policy: InternVLAM1, config: StageTwo) -> list[dict[str, object]]:
-    actor = list(policy.actor.parameters())
+def _groups(policy: Policy, config: StageTwo) -> list[dict[str, object]]:
+    actor = list(policy.actor.dit.parameters())
     groups: list[dict[str, object]] = [{"params": actor, "lr": config.learning_rate_actor}]
     if config.action.condition_dropout < 1:
-        rest = [*policy.vision_expert.parameters(), *policy.qformer.parameters()]
+        rest = [*policy.actor.vision_expert.parameters(), *policy.actor.qformer.parameters()]
         groups.append({"params": rest, "lr": config.learning_rate_rest})
     if config.grounding_batch_size:
         planner = list(policy.planner.parameters())
@@ -146,7 +145,7 @@ def _groups(policy: InternVLAM1, config: StageTwo) -> list[dict[str, object]]:
     return groups
 
 
-def _coordinate_targets(policy: InternVLAM1, sigma: float) -> Tensor | None:
+def _coordinate_targets(policy: Policy, sigma: float) -> Tensor | None:
     if sigma <= 0:
         return None
     vocabulary = policy.planner.vlm.model.language_model.embed_tokens.num_embeddings
@@ -161,7 +160,7 @@ def _execute(
 
     def save(network: nn.Module, at_step: int) -> None:
         policy = network.policy if isinstance(network, StageOneModule) else network
-        assert isinstance(policy, InternVLAM1)
+        assert isinstance(policy, Policy)
         save_checkpoint(
             run.checkpoint,
             policy,

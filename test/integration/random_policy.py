@@ -10,7 +10,7 @@ import torch
 from internvla_ros.data.normalisation import DatasetStatistics, action_statistics, compute
 from internvla_ros.model.checkpoint import save_checkpoint
 from internvla_ros.model.nano import nano_config, nano_tokenizer
-from internvla_ros.model.policy import InternVLAM1
+from internvla_ros.model.policy import Policy
 
 WORDS = ["put the red cube on the blue plate", "warm up"]
 
@@ -23,7 +23,7 @@ def save_random_policy(folder: Path, seed: int = 0, silent: bool = True) -> Path
     tokenizer = nano_tokenizer(WORDS * 20, WORDS)
     config = nano_config(tokenizer)
     torch.manual_seed(seed)
-    policy = InternVLAM1(config, tokenizer, {"widowx_250s": _statistics(seed)})
+    policy = Policy(config, tokenizer, {"widowx_250s": _statistics(seed)})
     if silent:
         _fall_silent(policy)
     save_checkpoint(folder, policy, config, tokenizer, policy.statistics, "Random weights.\n")
@@ -40,8 +40,8 @@ def _statistics(seed: int) -> DatasetStatistics:
 
 
 @torch.no_grad()
-def _fall_silent(policy: InternVLAM1) -> None:
+def _fall_silent(policy: Policy) -> None:
     """Make the end token the likeliest always, so that no time goes into nonsense."""
     embeddings = policy.planner.vlm.model.language_model.embed_tokens.weight
     embeddings[:, 0] = 5.0
-    embeddings[policy.planner.chat.end, 0] = 50.0
+    embeddings[policy.planner.chat_format.end, 0] = 50.0
