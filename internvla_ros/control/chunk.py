@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,21 +59,37 @@ def fault(chunk: Chunk) -> str:
     return ""
 
 
-def delta_rotation(turn: Array, rotation: str) -> Array:
-    """Rotation matrix [3, 3] of an action's three angles, by the robot's convention."""
-    return rpy_to_matrix(turn) if rotation == "rpy" else rotvec_to_matrix(turn)
+def shortened(chunk: Chunk, shift: float, turn: float) -> tuple[Chunk, int]:
+    """The chunk with steps of at most `shift` (m) and `turn` (rad), and how many were longer.
+
+    A step that is too long keeps its direction.
+    """
+    actions = np.array(chunk.actions, dtype=np.float64)
+    excess = np.ones(len(actions))
+    for columns, most in ((slice(0, 3), shift), (slice(3, 6), turn)):
+        lengths = np.linalg.norm(actions[:, columns], axis=1)
+        share = np.minimum(1.0, most / np.maximum(lengths, 1e-300))
+        actions[:, columns] *= share[:, None]
+        excess = np.minimum(excess, share)
+    return replace(chunk, actions=actions), int((excess < 1.0).sum())
 
 
 def integrate(anchor: Pose, actions: Array, convention: ActionConvention) -> list[Pose]:
     """The T + 1 poses that actions [T, 7] lead through, the anchor first.
 
-    Translations add along the base's axes; rotations multiply from the left (R' = dR R).
+    In the base frame translations add along the base's axes and rotations multiply from the left
+    (R' = dR R); in the tip's frame both are seen from the tip (p' = p + R d, R' = R dR).
     """
     poses = [anchor]
+    to_matrix = rpy_to_matrix if convention.rotation == "rpy" else rotvec_to_matrix
     for action in actions:
-        turn = delta_rotation(action[3:6], convention.rotation)
         last = poses[-1]
-        poses.append(Pose(last.position + action[:3], turn @ last.rotation))
+        shift = convention.translation_scale * action[:3]
+        turn = to_matrix(convention.rotation_scale * action[3:6])
+        if convention.delta_frame == "tip":
+            poses.append(Pose(last.position + last.rotation @ shift, last.rotation @ turn))
+        else:
+            poses.append(Pose(last.position + shift, turn @ last.rotation))
     return poses
 
 

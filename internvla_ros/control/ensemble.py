@@ -18,10 +18,11 @@ from internvla_ros.motion.se3 import (
     rotvec_to_matrix,
     rpy_to_matrix,
 )
+from internvla_ros.robots.embodiment import ENSEMBLES
 
 Array = NDArray[np.float64]
 
-METHODS = ("latest", "temporal", "adaptive")
+METHODS = ENSEMBLES
 
 _TEMPORAL_DECAY = 0.01  # a chunk: how much less a newer chunk weighs than the one before it
 _ADAPTIVE_GAIN = 0.1  # how much agreement with the newest chunk counts
@@ -55,12 +56,14 @@ def blend(predictions: Sequence[Prediction], method: str, rotation: str) -> Arra
         predictions: oldest first; the last one gives the steps. An older one counts in the steps
             that it still covers.
         method: "latest": the newest alone. "temporal": weights exp(-0.01 i), i = 0 for the oldest.
-            "adaptive": weights exp(0.1 cos), cos between an older action and the newest.
+            "adaptive": weights exp(0.1 cos), cos between an older action and the newest. "rtc":
+            the newest alone, as its sender has made it to go on from the older ones.
+            "open-loop": the newest alone, as there is no other one.
         rotation: convention of the three angles, "rpy" or "rotvec"; they are averaged as rotation
             vectors.
     """
     newest = predictions[-1]
-    if method == "latest" or len(predictions) == 1:
+    if method not in ("temporal", "adaptive") or len(predictions) == 1:
         return newest.actions
     blended = np.empty_like(newest.actions)
     for step in range(len(newest.actions)):

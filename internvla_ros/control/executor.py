@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from internvla_ros.control import ensemble
-from internvla_ros.control.chunk import Chunk, Path, fault, integrate
+from internvla_ros.control.chunk import Chunk, Path, fault, integrate, shortened
 from internvla_ros.control.gripper import GripperLatch
 from internvla_ros.motion.se3 import Pose, interpolate, matrix_to_rotvec, rotvec_to_matrix
 from internvla_ros.robots.embodiment import ActionConvention
@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 _SLOWING = 0.3  # s from full speed to a standstill at the end of a path
 _FADE = 0.15  # s in which the difference between two paths fades out, at least
 _FADE_SPEED, _FADE_TURN = 0.3, 1.5  # m/s and rad/s that the fading adds to the motion, at most
+_MOMENT = 1e-3  # s over which a velocity is measured
 _AHEAD = 0.1  # s by which a stamp may be ahead of the clock or of the newest recorded pose
 _HISTORY = 5.0  # s of recorded poses
 
@@ -47,10 +48,11 @@ class ExecutorError(RuntimeError):
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether a chunk was accepted, and why not."""
+    """Whether a chunk was accepted, and why not; how many of its steps had to be shortened."""
 
     accepted: bool
     reason: str = ""
+    shortened: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,47 +83,69 @@ class _Record:
 
 
 @dataclass(frozen=True, eq=False)
+class _Fade:
+    """What is left of the difference to the motion before: it starts at that motion's pose and
+    velocity and ends on the new path, at the path's own.
+
+    Offsets are [6], metres and radians; their rates are per second.
+    """
+
+    since: float
+    offset: Array
+    rate: Array
+
+    @property
+    def duration(self) -> float:
+        """Seconds it lasts; its fastest is 1.5 times its mean speed."""
+        metres, radians = _length(self.offset[:3]), _length(self.offset[3:])
+        return max(_FADE, 1.5 * metres / _FADE_SPEED, 1.5 * radians / _FADE_TURN)
+
+    def at(self, t: float) -> Array:
+        """The offset [6] that is left at time t."""
+        x = min(max((t - self.since) / self.duration, 0.0), 1.0)
+        left = 1.0 - x * x * (3.0 - 2.0 * x)
+        swing = x * (1.0 - x) ** 2 * self.duration
+        return left * self.offset + swing * self.rate
+
+
+@dataclass(frozen=True, eq=False)
 class _Motion:
     """A path being followed.
 
-    From `brake` on the path is followed ever slower, to a standstill `_SLOWING` seconds later.
-    At the switch to this motion the setpoint was `offset` away from its path.
+    Since `since` its clock, which stood at `clock` then, has run at `rate` seconds a second; from
+    `brake` on it runs ever slower, to a standstill `_SLOWING` seconds later. `progress` is what
+    had been executed by `since`, in seconds of path clocks.
     """
 
     path: Path
-    switched: float
+    since: float
+    clock: float
+    rate: float
     brake: float
-    progress: float  # executed before the switch, s
-    offset_position: Array
-    offset_rotation: Array
-
-    @property
-    def fade(self) -> float:
-        """Seconds in which the offset fades out; its fastest is 1.5 times its mean speed."""
-        metres = float(np.linalg.norm(self.offset_position))
-        radians = float(np.linalg.norm(self.offset_rotation))
-        return max(_FADE, 1.5 * metres / _FADE_SPEED, 1.5 * radians / _FADE_TURN)
+    progress: float
+    fade: _Fade
 
     def path_time(self, t: float) -> float:
-        """The time on the path's own clock at time t: it slows down after `brake`."""
+        """The time on the path's own clock at time t."""
         x = min(max(t - self.brake, 0.0), _SLOWING)
-        return min(t, self.brake) + x - x * x / (2.0 * _SLOWING)
+        passed = min(t, self.brake) - self.since + x - x * x / (2.0 * _SLOWING)
+        return self.clock + self.rate * passed
 
     def executed(self, t: float) -> float:
         """Seconds of motion executed by time t since the reset."""
-        return self.progress + self.path_time(t) - self.path_time(self.switched)
+        return self.progress + self.path_time(t) - self.clock
+
+    def end(self) -> float:
+        """When to brake so as to come to rest at the path's end; never while it stands still."""
+        left = self.path.end - 0.5 * _SLOWING * self.rate - self.clock
+        return self.since + left / self.rate if self.rate > 0.0 else math.inf
 
     def pose(self, t: float) -> Pose:
         """The setpoint at time t."""
-        on_path = self.path.pose(self.path_time(t))
-        x = min(max((t - self.switched) / self.fade, 0.0), 1.0)
-        left = 1.0 - x * x * (3.0 - 2.0 * x)
-        if left == 0.0:
+        on_path, left = self.path.pose(self.path_time(t)), self.fade.at(t)
+        if not left.any():
             return on_path
-        return Pose(
-            on_path.position + left * self.offset_position,
-            rotvec_to_matrix(left * self.offset_rotation) @ on_path.rotation,
-        )
+        return Pose(on_path.position + left[:3], rotvec_to_matrix(left[3:]) @ on_path.rotation)
 
 
 class ChunkExecutor:
@@ -129,9 +153,10 @@ class ChunkExecutor:
 
     Args:
         convention: what the numbers of an action mean.
-        blend: "latest", "temporal" or "adaptive" (see `ensemble`).
+        blend: one of `ensemble.METHODS`. "open-loop" executes each chunk to its end.
         horizon: most chunks that are blended.
         timeout: seconds after an observation at which its chunk is not followed any further.
+        step_speed, step_turn: m/s and rad/s; steps that ask for more are shortened.
 
     Times are seconds on one clock, the one of the observation stamps. Call `record` and
     `setpoint` once a control period.
@@ -147,14 +172,20 @@ class ChunkExecutor:
         blend: str = "adaptive",
         horizon: int = 4,
         timeout: float = 1.0,
+        *,
+        step_speed: float = math.inf,
+        step_turn: float = math.inf,
     ) -> None:
         ensemble.check(blend, horizon)
         if not timeout > 0.0:
             raise ValueError(f"executor: the timeout is {timeout} s; it must be above 0")
         self._convention = convention
         self._blend, self._horizon, self._timeout = blend, horizon, timeout
-        self._gripper = GripperLatch(convention.gripper_threshold)
+        self._step_speed = step_speed / convention.translation_scale
+        self._step_turn = step_turn / convention.rotation_scale
+        self._gripper = GripperLatch(convention)
         self._home: Pose | None = None
+        self._rate = 1.0
         self._clear()
 
     def _clear(self) -> None:
@@ -194,8 +225,41 @@ class ChunkExecutor:
             late = f"late: {lived:.2f} s of its {chunk.duration:.2f} s are past"
             return Verdict(False, f"chunk {chunk.sequence}: {late}")
         anchor = seen.measured if self._convention.anchor == "measured" else seen.commanded
-        self._follow(chunk, anchor, now - lived, now)
-        return Verdict(True)
+        within, shortened_steps = shortened(
+            chunk, self._step_speed * chunk.dt, self._step_turn * chunk.dt
+        )
+        self._follow(within, anchor, now - lived, now)
+        return Verdict(True, shortened=shortened_steps)
+
+    def progress(self, now: float) -> tuple[int, float] | None:
+        """The chunk being executed, by its sequence, and how many seconds of it are past at `now`.
+
+        None before the first chunk.
+        """
+        motion = self._motion
+        if motion is None or self._newest is None:
+            return None
+        return self._newest.sequence, motion.path_time(now) - motion.path.start
+
+    def set_speed(self, share: float, now: float) -> None:
+        """Go on along the path at a share of its own speed, >= 0, from time `now` on.
+
+        An abrupt change makes the velocity jump; change it little by little.
+        """
+        if share == self._rate:
+            return
+        self._rate = share
+        motion = self._motion
+        if motion is None or now >= motion.brake or self._newest is None:
+            return
+        changed = replace(
+            motion,
+            since=now,
+            clock=motion.path_time(now),
+            rate=share,
+            progress=motion.executed(now),
+        )
+        self._motion = self._until(changed, self._newest, now)
 
     def hold(self, now: float) -> None:
         """Slow down and hold, and refuse every chunk observed before `now`."""
@@ -219,7 +283,8 @@ class ChunkExecutor:
         assert self._newest is not None
         running = now < motion.brake
         if running:
-            self._gripper.update(motion.path.gripper(motion.path_time(now)), now)
+            value = motion.path.gripper(motion.path_time(now))
+            self._gripper.update(value, now, motion.path.dt)
         else:
             self._predictions.clear()
         return Setpoint(
@@ -231,7 +296,8 @@ class ChunkExecutor:
 
     def _follow(self, chunk: Chunk, anchor: Pose, start: float, now: float) -> None:
         """Switch to a chunk whose first step begins at `start` on the path's clock."""
-        before = self.setpoint(now).pose
+        if self._motion is None or now >= self._motion.brake:
+            self._predictions.clear()
         progress = self._executed(now)
         self._predictions.append(
             ensemble.Prediction(start, chunk.dt, np.array(chunk.actions, dtype=np.float64))
@@ -240,22 +306,38 @@ class ChunkExecutor:
         actions = ensemble.blend(self._predictions, self._blend, self._convention.rotation)
         poses = integrate(anchor, actions, self._convention)
         path = Path(start, chunk.dt, poses, actions[:, 6])
-        there = path.pose(now)
-        self._motion = _Motion(
+        motion = _Motion(
             path=path,
-            switched=now,
-            brake=max(now, min(path.end - 0.5 * _SLOWING, chunk.stamp + self._timeout)),
+            since=now,
+            clock=now,
+            rate=self._rate,
+            brake=math.inf,
             progress=progress,
-            offset_position=before.position - there.position,
-            offset_rotation=matrix_to_rotvec(before.rotation @ there.rotation.T),
+            fade=self._fade(path, now),
         )
+        self._motion = self._until(motion, chunk, now)
         self._newest = chunk
+
+    def _until(self, motion: _Motion, chunk: Chunk, now: float) -> _Motion:
+        """The motion, ending with its path or with the chunk's time."""
+        return replace(motion, brake=max(now, min(motion.end(), chunk.stamp + self._timeout)))
+
+    def _fade(self, path: Path, now: float) -> _Fade:
+        """From the motion under way to a path whose clock shows `now`."""
+        assert self._home is not None
+        old, soon = self._motion, now + _MOMENT
+        here, next_here = (self._home,) * 2 if old is None else (old.pose(now), old.pose(soon))
+        there, next_there = path.pose(now), path.pose(now + self._rate * _MOMENT)
+        rate = (_between(here, next_here) - _between(there, next_there)) / _MOMENT
+        return _Fade(now, _between(there, here), rate)
 
     def _untimely(self, chunk: Chunk, now: float) -> str:
         """Why a chunk does not fit in at this time, empty when it does."""
         if not math.isfinite(now) or self._home is None or not self._history:
             return "the pose of the arm is not known yet"
         newest = self._newest
+        if self._blend == "open-loop" and self._motion is not None and now < self._motion.brake:
+            return "another chunk is being executed in open loop"
         if newest is not None and chunk.stamp <= newest.stamp:
             same = chunk.sequence == newest.sequence
             return "duplicate" if same else f"out of order: chunk {newest.sequence} is newer"
@@ -290,3 +372,12 @@ class ChunkExecutor:
             interpolate(a.measured, b.measured, s),
             a.progress + s * (b.progress - a.progress),
         )
+
+
+def _between(a: Pose, b: Pose) -> Array:
+    """[6] from pose a to pose b along the base's axes: metres and a rotation vector."""
+    return np.concatenate([b.position - a.position, matrix_to_rotvec(b.rotation @ a.rotation.T)])
+
+
+def _length(v: Array) -> float:
+    return math.sqrt(float(v @ v))

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from internvla_ros.motion.profile import Stop
 from internvla_ros.motion.se3 import Pose
 
 Array = NDArray[np.float64]
@@ -32,6 +33,7 @@ class JointCommand:
         limited: whether something kept the tip from being where the target was.
         reason: what did, empty when nothing.
         tip: pose that the tip has at `positions`, in the base frame.
+        stop: how to come to rest from there, should no other command follow.
     """
 
     positions: Array
@@ -40,6 +42,7 @@ class JointCommand:
     limited: bool
     reason: str
     tip: Pose
+    stop: Stop
 
 
 class MotionBackend(Protocol):

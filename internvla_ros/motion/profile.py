@@ -16,6 +16,8 @@ from ruckig import ControlInterface, InputParameter, Result, Ruckig, Synchroniza
 Array = NDArray[np.float64]
 
 _AT_REST = 1e-6
+_SPACING = 0.04  # s between the points of a stop
+_MOST_POINTS = 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +35,21 @@ class JointState:
         return JointState(positions, np.zeros_like(positions), np.zeros_like(positions))
 
 
+@dataclass(frozen=True, eq=False)
+class Stop:
+    """The fastest way from a state to a standstill.
+
+    Attributes:
+        duration: s until every joint rests.
+        points: (s after the state, the joints then), evenly spread, the last one at rest.
+        within: [n] whether each joint stays within its position limits all the way.
+    """
+
+    duration: float
+    points: tuple[tuple[float, JointState], ...]
+    within: NDArray[np.bool_]
+
+
 class VelocityProfile:
     """Time-optimal changes of velocity within acceleration, jerk and position limits, each [n]."""
 
@@ -46,63 +63,50 @@ class VelocityProfile:
         self._input.synchronization = Synchronization.No
         self._input.max_acceleration = acceleration.tolist()
         self._input.max_jerk = jerk.tolist()
+        self._still = [0.0] * n
 
-    def towards(
-        self, state: JointState, velocity: Array, step: float
-    ) -> tuple[JointState, NDArray[np.bool_]]:
-        """The state after `step` seconds towards `velocity` [n], and which joints braked [n]."""
-        wished = self._after(state, velocity, step)
-        braked = ~self._can_stop(wished)
-        if not braked.any():
-            return wished, braked
-        stopping = self.brake(state, step)
-        return (
-            JointState(
-                np.where(braked, stopping.positions, wished.positions),
-                np.where(braked, stopping.velocities, wished.velocities),
-                np.where(braked, stopping.accelerations, wished.accelerations),
-            ),
-            braked,
-        )
+    def towards(self, state: JointState, velocity: Array, step: float) -> JointState:
+        """The state after `step` seconds towards `velocity` [n]; position limits do not count."""
+        self._plan(state, velocity.tolist())
+        return self._at(step)
 
     def brake(self, state: JointState, step: float) -> JointState:
         """The state after `step` seconds of braking; positions that are at rest stay as they are.
 
         The way to a stop was checked before the state was entered; the clip removes rounding.
         """
-        after = self._after(state, np.zeros_like(state.velocities), step)
+        self._plan(state, self._still)
+        after = self._at(step)
+        positions = np.minimum(np.maximum(after.positions, self._lower), self._upper)
         if (
             np.abs(after.velocities).max() < _AT_REST
             and np.abs(after.accelerations).max() < _AT_REST
         ):
-            return JointState.at_rest(np.clip(after.positions, self._lower, self._upper))
-        return replace(after, positions=np.clip(after.positions, self._lower, self._upper))
+            return JointState.at_rest(positions)
+        return replace(after, positions=positions)
 
-    def resting_place(self, state: JointState) -> Array:
-        """Positions [n] at which braking from `state` ends."""
-        self._plan(state, np.zeros_like(state.velocities))
-        return np.array(self._trajectory.at_time(self._trajectory.duration)[0])
-
-    def _can_stop(self, state: JointState) -> NDArray[np.bool_]:
-        """[n] whether braking from `state` stays within the position limits throughout."""
-        self._plan(state, np.zeros_like(state.velocities))
+    def stop(self, state: JointState) -> Stop:
+        """How braking from `state` goes on."""
+        self._plan(state, self._still)
+        duration = float(self._trajectory.duration)
         bounds = self._trajectory.position_extrema
-        lowest = np.array([b.min for b in bounds])
-        highest = np.array([b.max for b in bounds])
-        inside: NDArray[np.bool_] = (lowest >= self._lower) & (highest <= self._upper)
-        return inside
+        within = np.array([b.min for b in bounds]) >= self._lower
+        within &= np.array([b.max for b in bounds]) <= self._upper
+        points = 1 + min(int(duration / _SPACING), _MOST_POINTS - 1)
+        times = [duration * (i + 1) / points for i in range(points)]
+        return Stop(duration, tuple((t, self._at(t)) for t in times), within)
 
-    def _after(self, state: JointState, velocity: Array, step: float) -> JointState:
-        self._plan(state, velocity)
-        p, v, a = self._trajectory.at_time(step)
-        accelerations = np.clip(a, -self._acceleration, self._acceleration)
+    def _at(self, t: float) -> JointState:
+        """The joints `t` s after the start of the last plan."""
+        p, v, a = self._trajectory.at_time(t)
+        accelerations = np.minimum(np.maximum(a, -self._acceleration), self._acceleration)
         return JointState(np.array(p), np.array(v), accelerations)
 
-    def _plan(self, state: JointState, velocity: Array) -> None:
+    def _plan(self, state: JointState, velocity: list[float]) -> None:
         self._input.current_position = state.positions.tolist()
         self._input.current_velocity = state.velocities.tolist()
         self._input.current_acceleration = state.accelerations.tolist()
-        self._input.target_velocity = velocity.tolist()
+        self._input.target_velocity = velocity
         result = self._ruckig.calculate(self._input, self._trajectory)
         if result not in (Result.Working, Result.Finished):
             raise RuntimeError(f"servo: ruckig refused a joint state: {result}")

@@ -33,6 +33,8 @@ class Reference:
         self._turn = _Follower(turn, turn_acceleration)
         self._pose = Pose.identity()
         self._target = self._pose
+        self.speed = 1.0
+        """Share of the greatest speed and turn that is used, 0..1."""
 
     @property
     def pose(self) -> Pose:
@@ -54,12 +56,13 @@ class Reference:
         """The pose `step` seconds later, following a target that is at `target` by then."""
         here, before = self._pose, self._target
         shift = self._shift.move(
-            target.position - here.position, target.position - before.position, step
+            target.position - here.position, target.position - before.position, step, self.speed
         )
         turn = self._turn.move(
             matrix_to_rotvec(target.rotation @ here.rotation.T),
             matrix_to_rotvec(target.rotation @ before.rotation.T),
             step,
+            self.speed,
         )
         self._target = target
         self._pose = Pose(here.position + shift, rotvec_to_matrix(turn) @ here.rotation)
@@ -82,17 +85,18 @@ class _Follower:
         self.velocity: Array = np.zeros(3)
         self.saturated = False
 
-    def move(self, gap: Array, target_moved: Array, step: float) -> Array:
+    def move(self, gap: Array, target_moved: Array, step: float, share: float) -> Array:
         """The displacement [3] in `step` seconds, given the gap to the target by then.
 
         `target_moved` is what the target moved in these seconds: a velocity to keep up with,
-        unless it is so large that it was a jump.
+        unless it is so large that it was a jump. `share` is that of the greatest speed to be used.
         """
-        leap = _length(target_moved) > self._speed * step
+        speed = share * self._speed
+        leap = _length(target_moved) > speed * step
         keep_up = np.zeros(3) if leap else target_moved
         wish = keep_up / step + self._closing(gap - keep_up)
-        self.saturated = _length(wish) > self._speed * (1 + 1e-9)
-        wish = _shortened(wish, self._speed)
+        self.saturated = _length(wish) > speed * (1 + 1e-9)
+        wish = _shortened(wish, speed)
         change = _shortened(wish - self.velocity, self._acceleration * step)
         self.velocity = self.velocity + change
         return self.velocity * step

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _SMALL = 1e-8  # below this angle (rad) the series replaces the closed form
 
 
@@ -102,10 +103,11 @@ class Pose:
 
     def is_valid(self, tolerance: float = 1e-3) -> bool:
         """Whether every number is finite and the rotation is one, to `tolerance`."""
-        if not (np.isfinite(self.position).all() and np.isfinite(self.rotation).all()):
+        if not all(map(math.isfinite, (*self.position.tolist(), *self.rotation.ravel().tolist()))):
             return False
-        gram = self.rotation.T @ self.rotation
-        return bool(np.abs(gram - np.eye(3)).max() <= tolerance and _det(self.rotation) > 0.0)
+        gram = (self.rotation.T @ self.rotation).ravel().tolist()
+        worst = max(abs(found - due) for found, due in zip(gram, _IDENTITY, strict=True))
+        return worst <= tolerance and _det(self.rotation) > 0.0
 
 
 def rpy_to_matrix(rpy: ArrayLike) -> Array:
@@ -272,4 +274,5 @@ def _left_jacobian(w: Array) -> Array:
 
 
 def _det(m: Array) -> float:
-    return float(np.dot(m[:, 0], np.cross(m[:, 1], m[:, 2])))
+    (a, b, c), (d, e, f), (g, h, i) = m.tolist()
+    return float(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))

@@ -1,14 +1,12 @@
-"""The embedded motion backend: Cartesian targets in, joint setpoints within every limit out.
+"""The embedded servo: Cartesian targets in, joint setpoints within every limit out.
 
 Each cycle goes through three stages.
 1. The reference follows the target: straight in space, within the tip's speed and acceleration,
    inside the workspace box; inverse kinematics turns it into joint positions within the limits.
 2. A velocity is asked of each joint: the reference's own plus what closes the gap to it, never
    more than the joint can brake within the gap.
-3. The velocity is approached within the acceleration and jerk limits (ruckig, velocity control).
-   A joint whose next state could no longer stop before its position limit brakes instead, and so
-   does the arm whose tip would come to rest outside the workspace. As the check runs on every
-   state before it is taken, a way to stop inside the limits always exists.
+3. The guard lets the joints approach that velocity within their limits, and only as long as they
+   can still stop without harm.
 """
 
 from __future__ import annotations
@@ -20,20 +18,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from internvla_ros.motion.backend import JointCommand
+from internvla_ros.motion.guard import MARGIN, Guard, Room
 from internvla_ros.motion.kinematics import IkResult, Kinematics
-from internvla_ros.motion.profile import JointState, VelocityProfile
 from internvla_ros.motion.reference import Reference
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
 
-_MARGIN = 0.99  # share of each limit that is used, leaving the rest to rounding
 _GAIN = 12.0  # 1/s: how quickly a small gap to the reference is closed
 _BRAKING = 0.6  # share of the acceleration limit counted on when closing a large gap
 _SHARE = 0.8  # share of the acceleration limit left to the reference
-_EDGE = 0.004  # m: how far past the workspace's edge a stop may come to rest
-_MAX_PERIODS = 2.5  # control periods that one call may advance: a late call never leaps
+_TIP_SHARE = 0.9  # share of the tip's speed limits left to the reference
+_LATE = 0.5  # control periods that a call may come late before the arm counts as braking since
+_ITERATIONS = 8  # of the inverse kinematics: the reference moves little in one period
+_STANDSTILL = 1e-3  # share of a speed limit that counts as none
 _START_TOLERANCE = 0.02  # rad (or m) that a measured joint may be outside its limits
 
 
@@ -47,22 +46,15 @@ class EmbeddedServo:
     Args:
         embodiment: joints, limits, workspace and control rate.
         kinematics: of the same joints.
-        tip_speed, tip_acceleration: bounds on the motion of the reference, m/s and m/s^2.
-        tip_turn, tip_turn_acceleration: bounds on its turning, rad/s and rad/s^2.
+        room: m to spare at joint positions before the arm comes too close to anything (see
+            `guard.Room`); None: nothing is known that it could hit.
 
     Raises:
         ServoError: kinematics and embodiment disagree about the joints.
     """
 
     def __init__(
-        self,
-        embodiment: Embodiment,
-        kinematics: Kinematics,
-        *,
-        tip_speed: float = 0.5,
-        tip_acceleration: float = 2.5,
-        tip_turn: float = 3.0,
-        tip_turn_acceleration: float = 15.0,
+        self, embodiment: Embodiment, kinematics: Kinematics, room: Room | None = None
     ) -> None:
         if kinematics.joints != tuple(embodiment.joints):
             raise ServoError(
@@ -71,19 +63,32 @@ class EmbeddedServo:
             )
         self._embodiment = embodiment
         self._kinematics = kinematics
-        self._tip = Reference(tip_speed, tip_acceleration, tip_turn, tip_turn_acceleration)
+        self._guard = Guard(embodiment, kinematics, room)
+        tip = embodiment.tip_limits
+        self._tip = Reference(
+            _TIP_SHARE * tip.speed,
+            tip.acceleration,
+            _TIP_SHARE * tip.turn,
+            tip.turn_acceleration,
+        )
         self._period = 1.0 / embodiment.control_rate
         self._lower, self._upper = embodiment.position_lower, embodiment.position_upper
-        self._velocity = _MARGIN * embodiment.velocity
-        self._acceleration = _MARGIN * embodiment.acceleration
-        self._profile = VelocityProfile(
-            self._acceleration, _MARGIN * embodiment.jerk, self._lower, self._upper
-        )
+        self._velocity = MARGIN * embodiment.velocity
+        self._acceleration = MARGIN * embodiment.acceleration
         self._time: float | None = None
-        self._state = JointState.at_rest(embodiment.ready)
-        self._reference: Array = self._state.positions
-        self._reference_velocity: Array = np.zeros_like(self._reference)
+        self._speed = 1.0
+        self._reference: Array = self._guard.state.positions
         self._settle_reference()
+
+    @property
+    def speed(self) -> float:
+        """Share of the speed limits that is used, 0..1."""
+        return self._speed
+
+    @speed.setter
+    def speed(self, share: float) -> None:
+        self._speed = min(max(share, 0.0), 1.0)
+        self._tip.speed = self._speed
 
     @property
     def started(self) -> bool:
@@ -113,7 +118,7 @@ class EmbeddedServo:
                 f"{self._lower[i]:.3f}..{self._upper[i]:.3f}; move it back by hand first"
             )
         self._time = float(t)
-        self._state = JointState.at_rest(bounded)
+        self._guard.reset(bounded)
         self._settle_reference()
         return self._command([])
 
@@ -132,16 +137,10 @@ class EmbeddedServo:
         before = self._reference
         self._reference = self._move_reference(pose, step, reasons)
         self._reference_velocity = (self._reference - before) / step
-        wish = self._reference_velocity + self._closing_velocity(before)
-        wish = np.clip(wish, -self._velocity, self._velocity)
-        state, braked = self._profile.towards(self._state, wish, step)
-        if braked.any():
-            reasons.append(f"position limit of {self._names(braked)}")
-        if self._would_leave_workspace(state):
-            reasons.append("workspace: braking before its edge")
-            state = self._profile.brake(self._state, step)
-        self._state = state
-        return self._command(reasons)
+        refused = self._guard.move(self._reference_velocity + self._closing_velocity(before), step)
+        if any(reason.endswith("braking") for reason in refused):
+            self._settle_reference()
+        return self._command([*reasons, *refused])
 
     def stop(self, t: float) -> JointCommand:
         """Advance to time t (s) braking as fast as the limits allow; then hold."""
@@ -150,23 +149,32 @@ class EmbeddedServo:
     def _brake(self, t: float, reason: str) -> JointCommand:
         step = self._advance(t)
         if step > 0.0:
-            self._state = self._profile.brake(self._state, step)
+            self._guard.brake(step)
         self._settle_reference()
         return self._command([reason] if reason else [])
 
     def _advance(self, t: float) -> float:
-        """Seconds to advance by; a late call advances as if some periods had not been."""
+        """Seconds to advance by; 0 when time did not.
+
+        After a setpoint the robot brakes unless the next one comes, so an arm that is called late
+        has been braking meanwhile; it goes on from there, one period before t.
+        """
         if self._time is None:
             raise ServoError("servo: start(q, t) must come before setpoint and stop")
         if not math.isfinite(t) or t <= self._time:
             return 0.0
-        step = min(float(t) - self._time, _MAX_PERIODS * self._period)
+        step = float(t) - self._time
         self._time = float(t)
-        return step
+        late = step - self._period
+        if late <= _LATE * self._period:
+            return step
+        self._guard.brake(late)
+        self._settle_reference()
+        return self._period
 
     def _settle_reference(self) -> None:
         """The reference is where the arm is commanded to be, at rest."""
-        self._reference = self._state.positions
+        self._reference = self._guard.state.positions
         self._reference_velocity = np.zeros_like(self._reference)
         self._tip.reset(self._kinematics.forward(self._reference))
 
@@ -191,12 +199,17 @@ class EmbeddedServo:
 
     def _solve(self, goal: Pose) -> IkResult:
         return self._kinematics.inverse(
-            goal, self._reference, posture=self._posture(), lower=self._lower, upper=self._upper
+            goal,
+            self._reference,
+            posture=self._posture(),
+            lower=self._lower,
+            upper=self._upper,
+            max_iterations=_ITERATIONS,
         )
 
     def _feasible(self, move: Array, step: float, reasons: list[str]) -> Array:
         """A move [n] of the reference cut to what the joints can do, its direction kept."""
-        excess = np.abs(move) / (self._velocity * step)
+        excess = np.abs(move) / (max(self._speed, _STANDSTILL) * self._velocity * step)
         if excess.max() > 1.0:
             reasons.append(f"velocity limit of {self._names(excess > 1.0)}")
             move = move / excess.max()
@@ -222,20 +235,9 @@ class EmbeddedServo:
         )
         return replace(target, position=inside)
 
-    def _would_leave_workspace(self, state: JointState) -> bool:
-        """Whether the tip, braking from `state`, would come to rest further outside than it is."""
-        outside = self._outside(self._profile.resting_place(state))
-        return outside > _EDGE and outside > self._outside(self._state.positions)
-
-    def _outside(self, q: Array) -> float:
-        """How far the tip is outside the workspace at joint positions q [n], in metres."""
-        lower, upper = self._embodiment.workspace
-        position = self._kinematics.forward(q).position
-        return float(np.abs(np.clip(position, lower, upper) - position).max())
-
     def _closing_velocity(self, reference: Array) -> Array:
         """[n] velocity towards the reference: proportional when near, braking-bound when far."""
-        gap = reference - self._state.positions
+        gap = reference - self._guard.state.positions
         braking = _BRAKING * self._acceleration
         near = braking / _GAIN**2  # up to this gap the proportional law brakes gently enough
         far = np.sqrt(braking * np.maximum(2.0 * np.abs(gap) - near, 0.0))
@@ -248,7 +250,7 @@ class EmbeddedServo:
         )
 
     def _command(self, reasons: list[str]) -> JointCommand:
-        state = self._state
+        state = self._guard.state
         return JointCommand(
             positions=state.positions.copy(),
             velocities=state.velocities.copy(),
@@ -256,4 +258,5 @@ class EmbeddedServo:
             limited=bool(reasons),
             reason="; ".join(reasons),
             tip=self._kinematics.forward(state.positions),
+            stop=self._guard.stop,
         )
