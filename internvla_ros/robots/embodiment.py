@@ -17,7 +17,7 @@ from internvla_ros.robots.document import EmbodimentError, Section
 ROTATIONS = ("rpy", "rotvec")
 ANCHORS = ("target", "measured")
 FRAMES = ("base", "tip")
-ENSEMBLES = ("latest", "temporal", "adaptive")
+ENSEMBLES = ("latest", "temporal", "adaptive", "rtc", "open-loop")
 GRIPPER_MODES = ("absolute", "relative")
 
 _DOWN = {
