@@ -6,13 +6,16 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 
-from internvla_ros.motion.backend import MotionBackend
+from internvla_ros.motion.backend import BackendError, MotionBackend
 from internvla_ros.nodes.gripper_output import GRIPPERS, gripper_output
+from internvla_ros.nodes.interbotix_backend import InterbotixBackend
+from internvla_ros.nodes.moveit_backend import MoveItBackend
 from internvla_ros.nodes.parameters import declare, setting
+from internvla_ros.nodes.servo_backend import ServoBackend
 from internvla_ros.nodes.trajectory_backend import TrajectoryBackend
 from internvla_ros.robots.embodiment import Embodiment
 
-MOTIONS = ("embedded",)
+MOTIONS = ("embedded", "moveit_servo", "moveit", "interbotix")
 """What the parameter `motion` may be."""
 
 
@@ -32,9 +35,17 @@ def make_backend(motion: str, node: Node, robot: Embodiment) -> MotionBackend:
     """The backend called `motion`, one of MOTIONS; declares its parameters on `node`.
 
     Raises:
-        BackendError: it needs a package that is not installed, or does not fit the robot.
+        BackendError: there is no such backend, it does not fit the robot, or it needs a package
+            that is not installed.
         ParameterError: one of its parameters is wrong.
     """
+    if motion not in MOTIONS:
+        raise BackendError(f"unknown motion '{motion}'; choose one of {', '.join(MOTIONS)}")
+    if motion == "interbotix":
+        return InterbotixBackend(node, robot)
     config = declare(node, GripperConfig)
     gripper = gripper_output(node, robot, config.gripper_output, config.gripper_effort)
-    return TrajectoryBackend(node, robot, gripper)
+    if motion == "moveit_servo":
+        return ServoBackend(node, robot, gripper)
+    stream = TrajectoryBackend(node, robot, gripper)
+    return stream if motion == "embedded" else MoveItBackend(node, robot, stream)

@@ -25,7 +25,7 @@ class TrajectoryBackend:
     """
 
     def __init__(self, node: Node, robot: Embodiment, gripper: GripperOutput) -> None:
-        self._robot = robot
+        self._joints = robot.joints
         self._gripper = gripper
         self._period = 1.0 / robot.control_rate
         self._out = node.create_publisher(
@@ -39,8 +39,8 @@ class TrajectoryBackend:
     def setpoint(self, pose: Pose, joints: JointCommand, gripper: float, t: float) -> None:
         """Send the joints; a trajectory starts one control period before its setpoint is due."""
         began = t - self._period
-        points = setpoint_trajectory(joints, self._robot, self._period)
-        self._out.publish(trajectory_message(self._robot.joints, began, points))
+        points = setpoint_trajectory(joints, self._period)
+        self._out.publish(trajectory_message(self._joints, began, points))
         self._gripper.send(gripper, began)
 
     def stop(self, t: float) -> None:
@@ -62,6 +62,7 @@ def trajectory_message(
         JointTrajectoryPoint(
             positions=point.positions.tolist(),
             velocities=point.velocities.tolist(),
+            accelerations=point.accelerations.tolist(),
             time_from_start=duration_message(point.time),
         )
         for point in points

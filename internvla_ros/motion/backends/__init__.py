@@ -1,1 +1,1 @@
-"""What motion backends decide, without ROS: trajectories, MoveIt Servo's protocol, planned goals."""
+"""What motion backends decide, without ROS: trajectories, MoveIt Servo's protocol, planning."""

@@ -1,8 +1,8 @@
 """A setpoint as a short trajectory that a joint_trajectory_controller can follow.
 
 One point alone would leave the controller nothing to do once it is reached, and a point at time 0
-is a step. So each setpoint is sent as two points: the setpoint itself with its velocities, and a
-stop within the limits after it, which is followed only if no other setpoint comes.
+is a step. So each setpoint is sent with its velocities and with the stop that the safety filter
+found for it, which is followed only if no other setpoint comes.
 """
 
 from __future__ import annotations
@@ -13,39 +13,37 @@ import numpy as np
 from numpy.typing import NDArray
 
 from internvla_ros.motion.backend import JointCommand
-from internvla_ros.robots.embodiment import Embodiment, Gripper
+from internvla_ros.robots.embodiment import Gripper
 
 Array = NDArray[np.float64]
 
-_STOP_TIME = 0.1  # s, the least in which an arm that gets no further setpoint comes to rest
+_SHORTEST = 1e-3  # s, a quicker stop is a standstill
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A point of a trajectory: s after its start (> 0), positions [n], velocities [n]."""
+    """A point of a trajectory: s after its start (> 0), then positions, velocities and
+    accelerations, each [n]."""
 
     time: float
     positions: Array
     velocities: Array
+    accelerations: Array
 
 
-def setpoint_trajectory(
-    command: JointCommand, robot: Embodiment, period: float
-) -> tuple[Point, Point]:
-    """The setpoint, `period` s (> 0) after the trajectory's start, and a stop after it."""
-    ends, stop_time = _stop_after(command, robot)
-    return (
-        Point(period, command.positions, command.velocities),
-        Point(period + stop_time, ends, np.zeros_like(ends)),
-    )
-
-
-def _stop_after(command: JointCommand, robot: Embodiment) -> tuple[Array, float]:
-    """Where evenly braking from a setpoint ends [n], within the limits, and s until then."""
-    speed = np.abs(command.velocities)
-    stop_time = max(_STOP_TIME, float((speed / robot.acceleration).max()))
-    ends = command.positions + 0.5 * stop_time * command.velocities
-    return np.clip(ends, robot.position_lower, robot.position_upper), stop_time
+def setpoint_trajectory(command: JointCommand, period: float) -> list[Point]:
+    """The setpoint, `period` s (> 0) after the trajectory's start, and the stop after it."""
+    still = np.zeros_like(command.positions)
+    if command.stop.duration < _SHORTEST:
+        return [Point(period, command.positions, still, still)]
+    first = Point(period, command.positions, command.velocities, command.accelerations)
+    return [
+        first,
+        *(
+            Point(period + after, state.positions, state.velocities, state.accelerations)
+            for after, state in command.stop.points
+        ),
+    ]
 
 
 class GripperMotion:
@@ -78,7 +76,7 @@ class GripperMotion:
         self._from = opening if self._to is None else self._opening(t)
         self._to, self._began = opening, t
         position = np.array([self._gripper.position(opening)])
-        return Point(max(way * self._stroke_time, 1e-3), position, np.zeros(1))
+        return Point(max(way * self._stroke_time, _SHORTEST), position, np.zeros(1), np.zeros(1))
 
     def _opening(self, t: float) -> float:
         """Where the fingers should be by time t."""

@@ -1,0 +1,265 @@
+"""The `moveit` backend: planned motions by move_group beside setpoints to the controller."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
+from rclpy.action.client import ClientGoalHandle
+from rclpy.action.server import ServerGoalHandle
+from rclpy.node import Node
+from rclpy.task import Future
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
+
+from internvla_ros.action import MoveTo
+from internvla_ros.motion.backend import BackendError, JointCommand
+from internvla_ros.motion.backends.planning import (
+    SUCCESS,
+    PlanGoal,
+    PlanningError,
+    Target,
+    meaning,
+    plan_goals,
+)
+from internvla_ros.motion.kinematics import Kinematics
+from internvla_ros.motion.se3 import Pose
+from internvla_ros.nodes.joints import JointReader, JointStateError
+from internvla_ros.nodes.parameters import declare, setting
+from internvla_ros.nodes.planning_messages import PlanningMessages, pose_of
+from internvla_ros.nodes.qos import SENSOR_IN
+from internvla_ros.nodes.trajectory_backend import TrajectoryBackend
+from internvla_ros.robots.description import urdf
+from internvla_ros.robots.embodiment import Embodiment
+
+_CONTROL_FAILED = -4
+_WATCH = 0.5  # s between looks at move_group
+_Result = MoveTo.Result
+
+
+@dataclass(frozen=True)
+class MoveItConfig:
+    """Parameters of the backend."""
+
+    move_action: str = setting("move_action", "name of the MoveGroup action")
+
+
+class MoveItBackend:
+    """Serves the action `move_to`, and streams setpoints when no planned motion is under way.
+
+    The two never move the arm at once: `move_to` is refused while setpoints are being sent, and
+    `start` while a planned motion is under way, which it cancels. Nothing waits: the node's control
+    cycle goes on while move_group works.
+    """
+
+    def __init__(
+        self,
+        node: Node,
+        robot: Embodiment,
+        stream: TrajectoryBackend,
+    ) -> None:
+        """`stream` takes the setpoints.
+
+        Raises:
+            BackendError: moveit_msgs is not installed.
+        """
+        self._node = node
+        self._robot = robot
+        self._stream = stream
+        self._tip = MeasuredTip(node, robot)
+        self._streaming = False
+        self._messages = PlanningMessages()
+        name = declare(node, MoveItConfig).move_action
+        self._client = ActionClient(node, self._messages.action, name)
+        self._name = node.resolve_topic_name(name)
+        self._motion: _Motion | None = None
+        node.create_timer(_WATCH, self._watch)
+        ActionServer(
+            node,
+            MoveTo,
+            "move_to",
+            execute_callback=_never,
+            goal_callback=lambda _: GoalResponse.ACCEPT,
+            handle_accepted_callback=self._on_goal,
+            cancel_callback=self._on_cancel,
+        )
+
+    def start(self, joints: JointCommand, t: float) -> None:
+        """Setpoints follow."""
+        if self._motion is not None:
+            self._motion.cancel("an instruction came in")
+            raise BackendError("a planned motion is being cancelled")
+        self._streaming = True
+        self._stream.start(joints, t)
+
+    def setpoint(self, pose: Pose, joints: JointCommand, gripper: float, t: float) -> None:
+        """Send one to the controller."""
+        self._stream.setpoint(pose, joints, gripper, t)
+
+    def stop(self, t: float) -> None:
+        """No more setpoints; without any before, a planned motion is cancelled."""
+        if self._motion is not None:
+            self._motion.cancel("the arm was told to stop")
+        self._streaming = False
+        self._stream.stop(t)
+
+    @property
+    def fault(self) -> str:
+        """What the controller's stream complains of. A failed plan is no fault of the arm's."""
+        return self._stream.fault
+
+    def _on_goal(self, handle: ServerGoalHandle) -> None:
+        """Begin a planned motion, or say at once why not."""
+        goal = handle.request
+        if self._streaming or self._motion is not None:
+            return _finish(handle, _Result.BUSY, "the arm is moving already")
+        if not self._client.server_is_ready():
+            text = f"nobody serves {self._name}: start move_group, or set move_action"
+            return _finish(handle, _Result.NO_PLANNER, text)
+        try:
+            plans = self._plans(goal)
+        except (PlanningError, ValueError) as error:
+            return _finish(handle, _Result.INVALID_GOAL, str(error))
+        header = Header(frame_id=self._robot.base_frame)
+        header.stamp = self._node.get_clock().now().to_msg()
+        goals = [(plan, self._messages.goal(plan, header)) for plan in plans]
+        retreat = Target(goal.target) is Target.RECOVER and len(goals) > 1
+        self._motion = _Motion(self._client, handle, goals, retreat, self._on_end)
+        self._motion.next()
+
+    def _watch(self) -> None:
+        """A move_group that has gone never answers."""
+        if self._motion is not None and not self._client.server_is_ready():
+            self._on_end(_Result.EXECUTION_FAILED, f"{self._name} went away")
+
+    def _plans(self, goal: Any) -> list[PlanGoal]:
+        target = Target(goal.target)
+        frame = goal.pose.header.frame_id
+        if target is Target.POSE and frame not in ("", self._robot.base_frame):
+            raise PlanningError(
+                f"the pose is in frame '{frame}'; give it in {self._robot.base_frame}"
+            )
+        pose = pose_of(goal.pose.pose)
+        return plan_goals(self._robot, target, pose, self._tip.pose, goal.speed)
+
+    def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
+        if self._motion is not None:
+            self._motion.cancel("on request")
+        return CancelResponse.ACCEPT
+
+    def _on_end(self, code: int, message: str) -> None:
+        motion, self._motion = self._motion, None
+        if motion is not None:
+            _finish(motion.handle, code, message)
+
+
+class MeasuredTip:
+    """Where the tip is by the newest joint state."""
+
+    def __init__(self, node: Node, robot: Embodiment) -> None:
+        self._reader = JointReader(robot)
+        self._kinematics = Kinematics(urdf(robot.name), robot.joints, robot.tip_frame)
+        self._joints: NDArray[np.float64] | None = None
+        node.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_IN)
+
+    @property
+    def pose(self) -> Pose | None:
+        """In the base frame; None before the first joint state."""
+        return None if self._joints is None else self._kinematics.forward(self._joints)
+
+    def _on_joints(self, message: JointState) -> None:
+        # A state that cannot be read is what the arm node itself complains of.
+        with contextlib.suppress(JointStateError):
+            self._joints = self._reader.read(0.0, message.name, message.position).positions
+
+
+class _Motion:
+    """One goal of `move_to` on its way: its requests to move_group, one after the other."""
+
+    def __init__(
+        self,
+        client: ActionClient,
+        handle: ServerGoalHandle,
+        goals: list[tuple[PlanGoal, Any]],
+        optional_first: bool,
+        end: Callable[[int, str], None],
+    ) -> None:
+        """
+        Args:
+            goals: requests, tried until one succeeds.
+            optional_first: the first is to be tried, and the second after it in any case.
+            end: takes the error code of MoveTo and a line of text, once.
+        """
+        self.handle = handle
+        self._client = client
+        self._goals = goals
+        self._optional_first = optional_first
+        self._end = end
+        self._running: ClientGoalHandle | None = None
+        self._cancelled = ""
+
+    def next(self) -> None:
+        """Send the next request."""
+        _, goal = self._goals.pop(0)
+        sent = self._client.send_goal_async(goal, feedback_callback=self._on_feedback)
+        sent.add_done_callback(self._on_answer)
+
+    def cancel(self, reason: str) -> None:
+        """Stop moving; the end follows when move_group has stopped."""
+        self._cancelled = self._cancelled or reason
+        if self._running is not None:
+            self._running.cancel_goal_async()
+
+    def _on_feedback(self, message: Any) -> None:
+        if self.handle.is_active:
+            self.handle.publish_feedback(MoveTo.Feedback(phase=message.feedback.state))
+
+    def _on_answer(self, future: Future) -> None:
+        handle: ClientGoalHandle = future.result()
+        if not handle.accepted:
+            return self._end(_Result.PLANNING_FAILED, "move_group refused the goal")
+        self._running = handle
+        handle.get_result_async().add_done_callback(self._on_result)
+        if self._cancelled:
+            handle.cancel_goal_async()
+
+    def _on_result(self, future: Future) -> None:
+        error = future.result().result.error_code
+        text = meaning(error.val, error.message)
+        self._running = None
+        if self._cancelled:
+            return self._end(_Result.CANCELLED, f"cancelled: {self._cancelled}")
+        first, self._optional_first = self._optional_first, False
+        if self._goals and (first or error.val != SUCCESS):
+            return self.next()
+        if error.val == SUCCESS:
+            return self._end(_Result.NONE, text)
+        failed = error.val == _CONTROL_FAILED
+        return self._end(_Result.EXECUTION_FAILED if failed else _Result.PLANNING_FAILED, text)
+
+
+def _finish(handle: ServerGoalHandle, code: int, message: str) -> None:
+    """Have a goal end with a result; the server sends it from a callback of its own."""
+    result = _Result(error_code=code, message=message)
+    handle.execute(lambda ended: _answer(ended, result))
+
+
+def _never(handle: ServerGoalHandle) -> Any:
+    """Goals are executed by `_finish` alone."""
+    raise AssertionError("a goal of move_to was executed without a result")
+
+
+def _answer(handle: ServerGoalHandle, result: Any) -> Any:
+    """The result, and the goal in the state that goes with it."""
+    if result.error_code == _Result.NONE:
+        handle.succeed()
+    elif handle.is_cancel_requested:
+        handle.canceled()
+    else:
+        handle.abort()
+    return result
