@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from internvla_ros.motion.limits import Limit
 from internvla_ros.motion.profile import Stop
 from internvla_ros.motion.se3 import Pose
 
@@ -34,6 +35,7 @@ class JointCommand:
         reason: what did, empty when nothing.
         tip: pose that the tip has at `positions`, in the base frame.
         stop: how to come to rest from there, should no other command follow.
+        limits: what did keep the tip from its target, by name.
     """
 
     positions: Array
@@ -43,6 +45,7 @@ class JointCommand:
     reason: str
     tip: Pose
     stop: Stop
+    limits: tuple[Limit, ...] = ()
 
 
 class MotionBackend(Protocol):
@@ -81,4 +84,11 @@ class MotionBackend(Protocol):
         """Why the robot does not obey (a halt, a reflex, a lost connection); empty while it does.
 
         Polled once a control cycle. While it is not empty the arm is at fault and gets no setpoint.
+        """
+
+    @property
+    def notice(self) -> str:
+        """What slows the robot down while it obeys (a singularity near by); empty when nothing.
+
+        To be shown beside the state; the arm goes on.
         """

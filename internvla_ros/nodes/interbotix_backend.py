@@ -88,6 +88,11 @@ class InterbotixBackend:
         """Why the driver cannot be used."""
         return self._session.fault
 
+    @property
+    def notice(self) -> str:
+        """The driver tells nothing."""
+        return ""
+
     def _tick(self) -> None:
         self._set(self._session.tick(time.monotonic(), self._modes.service_is_ready()))
 

@@ -113,6 +113,11 @@ class MoveItBackend:
         """What the controller's stream complains of. A failed plan is no fault of the arm's."""
         return self._stream.fault
 
+    @property
+    def notice(self) -> str:
+        """What slows the controller's stream down."""
+        return self._stream.notice
+
     def _on_goal(self, handle: ServerGoalHandle) -> None:
         """Begin a planned motion, or say at once why not."""
         goal = handle.request

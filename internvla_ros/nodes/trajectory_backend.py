@@ -51,6 +51,11 @@ class TrajectoryBackend:
         """What the gripper complains of; a topic tells nothing of the arm."""
         return self._gripper.fault
 
+    @property
+    def notice(self) -> str:
+        """A topic tells nothing."""
+        return ""
+
 
 def trajectory_message(
     joints: Sequence[str], began: float, points: Sequence[Point]

@@ -146,7 +146,7 @@ class ServoSession:
 
     def reply(self, number: int, success: bool, t: float) -> None:
         """A service has answered; answers to anything but the newest request say nothing."""
-        if number != self._number:
+        if number != self._number or self.phase not in _PHASE_OF.values():
             return
         if not success:
             self._fault = f"{self._name} refused {self._asked().value}; asking again"
