@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
@@ -14,10 +14,9 @@ from torch import Tensor
 from internvla_ros.model.image_sizes import (
     MAX_PIXELS,
     MIN_PIXELS,
-    ResizePath,
     Size,
     expert_path,
-    planner_path,
+    smart_size,
 )
 from internvla_ros.model.resampling import Kernel, resample
 
@@ -157,20 +156,15 @@ def planner_pixels(
     rows [sum of gh * gw, 3 * temporal * patch * patch] and the grid [N, 3]. Raises ValueError for
     no views and for sizes that `smart_size` refuses.
     """
-    paths = [
-        planner_path(_size(image), image_size, patch * merge, min_pixels, max_pixels)
-        for image in images
-    ]
-    rows: dict[int, Tensor] = {}
-    grids: dict[int, Tensor] = {}
-    for members, batch in _resized(images, paths, "bicubic", "bicubic"):
-        patches, grid = qwen_patches(batch, patch, merge, temporal)
-        if len(members) == len(images):
-            return patches, grid
-        rows.update(zip(members, patches.chunk(len(members)), strict=True))
-        grids.update(zip(members, grid, strict=True))
-    order = range(len(images))
-    return torch.cat([rows[i] for i in order]), torch.stack([grids[i] for i in order])
+    images = at_image_size(images, image_size)
+    sizes = [smart_size(*_size(image), patch * merge, min_pixels, max_pixels) for image in images]
+    views = _resized(images, sizes, "bicubic")
+    if len(set(sizes)) == 1:
+        return qwen_patches(torch.stack(views), patch, merge, temporal)
+    rows, grids = zip(
+        *(qwen_patches(view[None], patch, merge, temporal) for view in views), strict=True
+    )
+    return torch.cat(rows), torch.cat(grids)
 
 
 def expert_pixels(
@@ -183,18 +177,25 @@ def expert_pixels(
     `shorter` px. Raises ValueError for no views, for sizes that `expert_path` refuses, and for
     views that come out at different sizes: pass those in calls of their own.
     """
-    paths = [expert_path(_size(image), image_size, shorter, patch) for image in images]
-    sizes = sorted({path.model for path in paths})
-    if len(sizes) > 1:
-        found = ", ".join(f"{width}x{height}" for width, height in sizes)
+    images = at_image_size(images, image_size)
+    sizes = [expert_path(_size(image), None, shorter, patch).model for image in images]
+    if len(set(sizes)) > 1:
+        found = ", ".join(f"{width}x{height}" for width, height in sorted(set(sizes)))
         raise ValueError(f"views of one call must come out at one size, not at {found} px")
-    result: dict[int, Tensor] = {}
-    for members, batch in _resized(images, paths, "bicubic", "bilinear"):
-        pixels = normalise(batch, IMAGENET_MEAN, IMAGENET_STD)
-        if len(members) == len(images):
-            return pixels
-        result.update(zip(members, pixels, strict=True))
-    return torch.stack([result[i] for i in range(len(images))])
+    views = torch.stack(_resized(images, sizes, "bilinear"))
+    return normalise(views, IMAGENET_MEAN, IMAGENET_STD)
+
+
+def at_image_size(images: Sequence[Tensor], image_size: Size | None) -> list[Tensor]:
+    """The step that both networks share: views [h, w, 3], bicubic to `image_size` unless None.
+
+    Who feeds both takes it once and passes them its result with None. Raises ValueError for no
+    views and for what is no uint8 [h, w, 3].
+    """
+    if not images:
+        raise ValueError("there are no views")
+    sizes = [image_size or _size(image) for image in images]
+    return _resized(images, sizes, "bicubic")
 
 
 def _size(image: Tensor) -> Size:
@@ -205,20 +206,15 @@ def _size(image: Tensor) -> Size:
     return image.shape[1], image.shape[0]
 
 
-def _resized(
-    images: Sequence[Tensor], paths: Sequence[ResizePath], first: Kernel, last: Kernel
-) -> Iterator[tuple[list[int], Tensor]]:
-    """Views that go the same way as one batch [M, h, w, 3] with their places in `images`.
-
-    The step into the network's size takes the kernel `last`, those before it `first`.
-    """
-    if not images:
-        raise ValueError("there are no views")
-    ways: dict[ResizePath, list[int]] = {}
-    for index, path in enumerate(paths):
-        ways.setdefault(path, []).append(index)
-    for path, members in ways.items():
-        batch = torch.stack([images[i] for i in members])
-        for size in path.sizes[1:-1]:
-            batch = resample(batch, size, first)
-        yield members, resample(batch, path.model, last)
+def _resized(images: Sequence[Tensor], sizes: Sequence[Size], kernel: Kernel) -> list[Tensor]:
+    """Each view at its size; those that go the same way go as one batch."""
+    result = list(images)
+    ways: dict[tuple[Size, Size], list[int]] = {}
+    for index, (image, size) in enumerate(zip(images, sizes, strict=True)):
+        if _size(image) != tuple(size):
+            ways.setdefault((_size(image), size), []).append(index)
+    for (_, size), members in ways.items():
+        batch = resample(torch.stack([images[i] for i in members]), size, kernel)
+        for index, view in zip(members, batch, strict=True):
+            result[index] = view
+    return result
