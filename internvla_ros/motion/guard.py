@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from internvla_ros.motion.kinematics import Kinematics
+from internvla_ros.motion.limits import Limit, Reasons
 from internvla_ros.motion.profile import JointState, Stop, VelocityProfile
 from internvla_ros.robots.embodiment import Embodiment
 
@@ -28,9 +29,13 @@ EDGE = 0.004  # m: how far past the workspace's edge the tip may come
 MARGIN = 0.99  # share of each limit that is used, leaving the rest to rounding
 _TRAVEL = 0.06  # rad (or m) that the fastest joint moves between two looks along a stop
 _ROUNDING = 1e-3
-_TOO_FAST = "speed limit of the tip"
 _EASED = 0.7  # share of a wish that is tried when the whole makes the tip too fast
 _STOP_EXCESS = 1.1  # of the tip's limit while braking, as joints do not slow down in proportion
+_TEXTS = {
+    Limit.TIP_SPEED: "speed limit of the tip",
+    Limit.WORKSPACE: "workspace: at its edge",
+    Limit.CLEARANCE: "clearance: too close to something",
+}
 
 
 class Guard:
@@ -67,31 +72,33 @@ class Guard:
         self.state = JointState.at_rest(q)
         self.stop = self._profile.stop(self.state)
 
-    def move(self, wish: Array, step: float) -> list[str]:
-        """Let `step` seconds pass towards joint velocities [n]; what kept it from that."""
-        reasons: list[str] = []
+    def move(self, wish: Array, step: float, reasons: Reasons) -> bool:
+        """Let `step` seconds pass towards joint velocities [n]; whether it had to brake instead.
+
+        What kept it from the velocities goes to `reasons`.
+        """
         wish = self._slowed(wish, step, reasons)
         state, stop = self._try(wish, step, reasons)
         danger = self._danger(state, stop)
-        if danger == _TOO_FAST:
-            reasons.append(danger)
+        if danger is Limit.TIP_SPEED:
+            reasons.add(danger, _TEXTS[danger])
             state, stop = self._try(_EASED * wish, step, reasons)
             danger = self._danger(state, stop)
-        if danger:
-            reasons.append(f"{danger}: braking")
+        if danger is not None:
+            reasons.add(danger, f"{_TEXTS[danger]}: braking")
             self.brake(step)
-        else:
-            self.state, self.stop = state, stop
-        return reasons
+            return True
+        self.state, self.stop = state, stop
+        return False
 
-    def _try(self, wish: Array, step: float, reasons: list[str]) -> tuple[JointState, Stop]:
+    def _try(self, wish: Array, step: float, reasons: Reasons) -> tuple[JointState, Stop]:
         """What `step` seconds towards joint velocities [n] would lead to, each joint in range."""
         state = self._profile.towards(self.state, wish, step)
         stop = self._profile.stop(state)
         within = stop.within & self._below_curve(state, stop)
         if within.all():
             return state, stop
-        reasons.append(f"position limit of {self._named(~within)}")
+        reasons.add(Limit.POSITION, f"position limit of {self._named(~within)}")
         state = _mixed(within, state, self._profile.brake(self.state, step))
         return state, self._profile.stop(state)
 
@@ -100,7 +107,7 @@ class Guard:
         self.state = self._profile.brake(self.state, step)
         self.stop = self._profile.stop(self.state)
 
-    def _slowed(self, wish: Array, step: float, reasons: list[str]) -> Array:
+    def _slowed(self, wish: Array, step: float, reasons: Reasons) -> Array:
         """The wish [n] within the joints' velocities, and as a whole within the tip's."""
         wish = np.minimum(np.maximum(wish, -self._velocity), self._velocity)
         if self._curve is not None:
@@ -110,7 +117,7 @@ class Guard:
         excess = self._excess(self.state.positions, wish) / MARGIN
         if excess <= 1.0:
             return wish
-        reasons.append(_TOO_FAST)
+        reasons.add(Limit.TIP_SPEED, _TEXTS[Limit.TIP_SPEED])
         return wish / excess
 
     def _below_curve(self, state: JointState, stop: Stop) -> NDArray[np.bool_]:
@@ -123,20 +130,20 @@ class Guard:
         below = (v >= low - _ROUNDING) & (v <= high + _ROUNDING)
         return np.logical_and.reduce(below, axis=0)
 
-    def _danger(self, state: JointState, stop: Stop) -> str:
-        """What is wrong with a state or the stop from it; empty when nothing is."""
+    def _danger(self, state: JointState, stop: Stop) -> Limit | None:
+        """Which limit forbids a state, or the stop from it."""
         here = self.state.positions
         points = _looked_at(state, stop)
         if self._too_fast(state, 1.0) or any(self._too_fast(p, _STOP_EXCESS) for p in points[:-1]):
-            return _TOO_FAST
+            return Limit.TIP_SPEED
         for point in (state, *points):
             outside = self.outside(point.positions)
             if outside > EDGE and outside > self.outside(here):
-                return "workspace"
+                return Limit.WORKSPACE
         if self._room is None:
-            return ""
+            return None
         room = min(self._room(point.positions) for point in points)
-        return "clearance" if room < 0.0 and room < self._room(here) else ""
+        return Limit.CLEARANCE if room < 0.0 and room < self._room(here) else None
 
     def _too_fast(self, state: JointState, share: float) -> bool:
         """Whether the tip is faster than a share of its limit, and faster than it is now."""

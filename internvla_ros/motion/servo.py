@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from internvla_ros.motion.backend import JointCommand
 from internvla_ros.motion.guard import MARGIN, Guard, Room
 from internvla_ros.motion.kinematics import IkResult, Kinematics
+from internvla_ros.motion.limits import Limit, Reasons
 from internvla_ros.motion.reference import Reference
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.embodiment import Embodiment
@@ -120,7 +121,7 @@ class EmbeddedServo:
         self._time = float(t)
         self._guard.reset(bounded)
         self._settle_reference()
-        return self._command([])
+        return self._command(Reasons())
 
     def setpoint(self, pose: Pose, t: float) -> JointCommand:
         """Advance to time t (s) towards a tip pose in the base frame.
@@ -129,29 +130,31 @@ class EmbeddedServo:
         brake and hold, as `stop` does.
         """
         if not pose.is_valid():
-            return self._brake(t, "the target is not a finite, rigid pose: holding")
-        step = self._advance(t)
+            reasons = Reasons()
+            reasons.add(Limit.TARGET, "the target is not a finite, rigid pose: holding")
+            return self._brake(t, reasons)
+        step, reasons = self._advance(t), Reasons()
         if step == 0.0:
-            return self._command(["time did not advance"])
-        reasons: list[str] = []
+            reasons.add(Limit.TIME, "time did not advance")
+            return self._command(reasons)
         before = self._reference
         self._reference = self._move_reference(pose, step, reasons)
         self._reference_velocity = (self._reference - before) / step
-        refused = self._guard.move(self._reference_velocity + self._closing_velocity(before), step)
-        if any(reason.endswith("braking") for reason in refused):
+        wish = self._reference_velocity + self._closing_velocity(before)
+        if self._guard.move(wish, step, reasons):
             self._settle_reference()
-        return self._command([*reasons, *refused])
+        return self._command(reasons)
 
     def stop(self, t: float) -> JointCommand:
         """Advance to time t (s) braking as fast as the limits allow; then hold."""
-        return self._brake(t, "")
+        return self._brake(t, Reasons())
 
-    def _brake(self, t: float, reason: str) -> JointCommand:
+    def _brake(self, t: float, reasons: Reasons) -> JointCommand:
         step = self._advance(t)
         if step > 0.0:
             self._guard.brake(step)
         self._settle_reference()
-        return self._command([reason] if reason else [])
+        return self._command(reasons)
 
     def _advance(self, t: float) -> float:
         """Seconds to advance by; 0 when time did not.
@@ -178,17 +181,17 @@ class EmbeddedServo:
         self._reference_velocity = np.zeros_like(self._reference)
         self._tip.reset(self._kinematics.forward(self._reference))
 
-    def _move_reference(self, target: Pose, step: float, reasons: list[str]) -> Array:
+    def _move_reference(self, target: Pose, step: float, reasons: Reasons) -> Array:
         """The reference [n] one step nearer to the target; why it falls short goes to reasons."""
         here = self._tip.pose
         goal = self._tip.towards(self._inside_workspace(target, reasons), step)
         if self._tip.saturated:
-            reasons.append("tip speed: the target is too far or too fast")
+            reasons.add(Limit.TIP_SPEED, "tip speed: the target is too far or too fast")
         found = self._solve(goal)
         if not found.converged:
             at_limit = (found.q <= self._lower) | (found.q >= self._upper)
             cause = f" at the limit of {self._names(at_limit)}" if at_limit.any() else ""
-            reasons.append(f"out of reach{cause}")
+            reasons.add(Limit.REACH, f"out of reach{cause}")
             # Never trade the tip's place for its direction: shift without turning, or stay.
             found = self._solve(replace(goal, rotation=here.rotation))
         wanted = found.q if found.converged else self._reference
@@ -207,11 +210,11 @@ class EmbeddedServo:
             max_iterations=_ITERATIONS,
         )
 
-    def _feasible(self, move: Array, step: float, reasons: list[str]) -> Array:
+    def _feasible(self, move: Array, step: float, reasons: Reasons) -> Array:
         """A move [n] of the reference cut to what the joints can do, its direction kept."""
         excess = np.abs(move) / (max(self._speed, _STANDSTILL) * self._velocity * step)
         if excess.max() > 1.0:
-            reasons.append(f"velocity limit of {self._names(excess > 1.0)}")
+            reasons.add(Limit.VELOCITY, f"velocity limit of {self._names(excess > 1.0)}")
             move = move / excess.max()
         change = move / step - self._reference_velocity
         excess = np.abs(change) / (_SHARE * self._acceleration * step)
@@ -223,15 +226,16 @@ class EmbeddedServo:
         """What a redundant arm prefers."""
         return self._embodiment.ready if len(self._lower) > 6 else None
 
-    def _inside_workspace(self, target: Pose, reasons: list[str]) -> Pose:
+    def _inside_workspace(self, target: Pose, reasons: Reasons) -> Pose:
         lower, upper = self._embodiment.workspace
         inside = np.clip(target.position, lower, upper)
         if (inside == target.position).all():
             return target
         i = int(np.abs(inside - target.position).argmax())
-        reasons.append(
+        reasons.add(
+            Limit.WORKSPACE,
             f"workspace: {'xyz'[i]} = {target.position[i]:.3f} m is outside "
-            f"{lower[i]:.3f}..{upper[i]:.3f}"
+            f"{lower[i]:.3f}..{upper[i]:.3f}",
         )
         return replace(target, position=inside)
 
@@ -249,14 +253,15 @@ class EmbeddedServo:
             name for name, yes in zip(self._embodiment.joints, chosen, strict=True) if yes
         )
 
-    def _command(self, reasons: list[str]) -> JointCommand:
+    def _command(self, reasons: Reasons) -> JointCommand:
         state = self._guard.state
         return JointCommand(
             positions=state.positions.copy(),
             velocities=state.velocities.copy(),
             accelerations=state.accelerations.copy(),
-            limited=bool(reasons),
-            reason="; ".join(reasons),
+            limited=bool(reasons.limits),
+            reason=reasons.text,
             tip=self._kinematics.forward(state.positions),
             stop=self._guard.stop,
+            limits=reasons.limits,
         )
