@@ -21,7 +21,7 @@ from internvla_ros.motion.se3 import Pose
 from internvla_ros.recording.bag import Bag, BagError
 from internvla_ros.recording.definitions import DefinitionError, definition, encode, stamp
 from internvla_ros.recording.episode import EpisodeRecorder, Moment
-from internvla_ros.recording.rolling import RollingBag
+from internvla_ros.recording.recording import Limits, Recording
 from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.spatial.types import Box, Point, SpatialAnswer, Trace
 
@@ -259,38 +259,70 @@ def test_a_bag_that_cannot_be_made(tmp_path: Path) -> None:
         Bag(tmp_path / "file" / "x.mcap")
 
 
-def test_a_rolling_recording_keeps_the_newest_within_its_bounds(tmp_path: Path) -> None:
-    other = tmp_path / "live_9999.mcap"
+def write_pictures(recording: Recording, numbers: range) -> None:
+    for number in numbers:
+        data = np.random.default_rng(number).bytes(20_000)
+        values = {"format": str(number), "data": data}
+        message = encode("sensor_msgs/msg/CompressedImage", values)
+        recording.write("/image", "sensor_msgs/msg/CompressedImage", message, float(number))
+
+
+def pictures_in(path: Path) -> list[int]:
+    return [int(message.format) for topic, _, message in by_mcap(path) if topic == "/image"]
+
+
+def latch(recording: Recording, text: str) -> None:
+    task = encode("std_msgs/msg/String", {"data": text})
+    recording.write("/instruction", "std_msgs/msg/String", task, 0.0, latched=True)
+
+
+def test_a_long_recording_keeps_the_newest_within_its_bounds(tmp_path: Path) -> None:
+    other = tmp_path / "live_part99.mcap"
     other.write_text("another's")
-    rng = np.random.default_rng(0)
-    bags = RollingBag(tmp_path, "live", split_mb=1.0, max_mb=3.0, reserve_mb=0.0)
-    task = encode("std_msgs/msg/String", {"data": "the task"})
-    bags.write("/instruction", "std_msgs/msg/String", task, 0.0, latched=True)
+    recording = Recording(tmp_path, Limits(split_mb=1.0, max_mb=3.0, reserve_mb=0.0))
+    latch(recording, "the task")
+    recording.begin("live", 0.0)
     largest = 0
     for number in range(400):
-        values = {"format": str(number), "data": rng.bytes(20_000)}
-        data = encode("sensor_msgs/msg/CompressedImage", values)
-        bags.write("/image", "sensor_msgs/msg/CompressedImage", data, float(number))
-        largest = max(largest, sum(f.stat().st_size for f in tmp_path.iterdir()))
-    bags.close()
-    files = sorted(set(tmp_path.iterdir()) - {other})
-    assert bags.dropped > 0
+        write_pictures(recording, range(number, number + 1))
+        largest = max(largest, sum(path.stat().st_size for path in tmp_path.iterdir()))
+    files = recording.end()
+    assert set(files) == set(tmp_path.iterdir()) - {other}
+    assert recording.dropped > 0
     assert largest <= 3.1e6
-    numbers = []
     for path in files:
-        found = list(by_mcap(path))
-        assert sum(topic == "/instruction" for topic, _, _ in found) == 1
-        numbers += [int(message.format) for topic, _, message in found if topic == "/image"]
+        assert sum(topic == "/instruction" for topic, _, _ in by_mcap(path)) == 1
+    numbers = [number for path in files for number in pictures_in(path)]
+    assert len(numbers) >= 60
     assert numbers == list(range(400 - len(numbers), 400))
     assert other.read_text() == "another's"
 
 
+def test_stretches_are_kept_apart_and_the_oldest_go_first(tmp_path: Path) -> None:
+    recording = Recording(tmp_path, Limits(split_mb=1.0, max_mb=2.0, reserve_mb=0.0))
+    for stretch in range(5):
+        latch(recording, f"task {stretch}")
+        write_pictures(recording, range(1000, 1010))  # between stretches: not kept
+        recording.begin(f"{stretch}: put it/there!", 0.0)
+        recording.show(np.full((48, 64, 3), 20 * stretch, np.uint8), 10)
+        write_pictures(recording, range(20 * stretch, 20 * stretch + 20))
+        bag, film = recording.end("success")
+        assert (bag.name, film.suffix) == (f"{stretch}_put_it_there_success.mcap", ".mp4")
+    bags = sorted(tmp_path.glob("*.mcap"))
+    assert [path.name[0] for path in bags] == ["3", "4"]
+    assert pictures_in(bags[-1]) == list(range(80, 100))
+    (task,) = [message.data for topic, _, message in by_mcap(bags[-1]) if topic == "/instruction"]
+    assert task == "task 4"
+
+
 def test_limits_that_leave_no_room_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BagError, match="at least twice"):
-        RollingBag(tmp_path, "x", split_mb=2.0, max_mb=3.0, reserve_mb=0.0)
+        Limits(split_mb=2.0, max_mb=3.0)
     with pytest.raises(BagError, match="MB are free"):
-        RollingBag(tmp_path, "x", split_mb=1.0, max_mb=3.0, reserve_mb=1e9)
-    assert not list(tmp_path.iterdir())
+        Recording(tmp_path, Limits(split_mb=1.0, max_mb=3.0, reserve_mb=1e9))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BagError, match="cannot record into"):
+        Recording(tmp_path / "file" / "folder")
 
 
 def moment(time: float) -> Moment:

@@ -36,6 +36,7 @@ class Bag:
         self._channels: dict[str, int] = {}
         self._schemas: dict[str, int] = {}
         self._closed = False
+        self._pending = 0
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("wb")
@@ -46,8 +47,8 @@ class Bag:
 
     @property
     def size(self) -> int:
-        """Bytes in the file so far, without the chunk in the making; 0 once it is closed."""
-        return 0 if self._closed else self._file.tell()
+        """Bytes so far, the chunk in the making as if it could not be compressed; 0 when closed."""
+        return 0 if self._closed else self._file.tell() + self._pending
 
     def write(self, topic: str, typename: str, data: bytes, stamp: float) -> None:
         """Add a message.
@@ -67,7 +68,9 @@ class Bag:
         try:
             if channel is None:
                 channel = self._channels[topic] = self._channel(topic, typename)
+            before = self._file.tell()
             self._writer.add_message(channel, time, data, time)
+            self._pending = self._pending + len(data) if self._file.tell() == before else 0
             self._file.flush()
         except OSError as error:
             raise _problem(self.path, error) from error

@@ -6,6 +6,7 @@ package, from its own tree, else from those of ROS 2 Jazzy that the library `ros
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Mapping
@@ -109,15 +110,13 @@ def _path(typename: str) -> Path | None:
     if len(words) != 3 or words[1] != "msg" or not all(word.isidentifier() for word in words):
         raise DefinitionError(f"'{typename}' is no message type; write PACKAGE/msg/NAME")
     package, _, name = words
-    if package == PACKAGE:
-        try:
-            return resource(f"msg/{name}.msg")
-        except ResourceError:
-            return None
     for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
         path = Path(prefix) / "share" / package / "msg" / f"{name}.msg"
         if prefix and path.is_file():
             return path
+    if package == PACKAGE:
+        with contextlib.suppress(ResourceError):
+            return resource(f"msg/{name}.msg")
     return None
 
 
