@@ -33,7 +33,6 @@ from internvla_ros.model.images import (
     planner_pixels,
     qwen_patches,
     resize,
-    stack,
     to_tensor,
 )
 
@@ -222,7 +221,6 @@ def test_arrays_are_resized_as_pillow_does() -> None:
     array = noise(64, 48).numpy()
     expected = np.asarray(Image.fromarray(array).resize((28, 28)))
     np.testing.assert_array_equal(resize(array, (28, 28)), expected)
-    np.testing.assert_array_equal(stack([array, expected], (28, 28))[0].numpy(), expected)
 
 
 # Sizes

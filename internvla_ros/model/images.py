@@ -92,11 +92,6 @@ def resize(image: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
     return resample(to_tensor(array)[None], size)[0].numpy()
 
 
-def stack(images: Sequence[NDArray[np.uint8]], size: Size) -> Tensor:
-    """Resized images as one uint8 tensor [N, h, w, 3]."""
-    return torch.stack([to_tensor(resize(image, size)) for image in images])
-
-
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """uint8 [N, h, w, 3] -> float32 [N, 3, h, w], zero mean and unit variance per channel."""
     return _normalised(images.permute(0, 3, 1, 2).contiguous(), tuple(mean), tuple(std))
