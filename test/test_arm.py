@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from internvla_ros.control.chunk import Chunk
+from internvla_ros.control.safety import SafetyConfig
 from internvla_ros.nodes.arm import ArmController, ArmState, Report
 from internvla_ros.nodes.joints import JointReading
 from internvla_ros.robots.embodiment import load_embodiment
@@ -22,7 +23,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.arm = ArmController(
-            ROBOT, arm_kinematics(ROBOT), chunk_timeout=1.0, joint_timeout=0.5
+            ROBOT, arm_kinematics(ROBOT), chunk_timeout=1.0, safety=SafetyConfig()
         )
         self.now = 10.0
         self.q: NDArray[np.float64] = ROBOT.ready.copy()
@@ -176,20 +177,26 @@ def test_an_arm_that_does_not_follow_is_stopped() -> None:
     report = bench.arm.cycle(bench.now + PERIOD)
     bench.arm.joints(JointReading(bench.now, bench.q, 1.0), bench.now)
     report = bench.arm.cycle(bench.now + 2 * PERIOD)
-    assert report.state is ArmState.STOPPED
+    assert report.state is ArmState.FAULT
     assert "away from where it was sent" in report.reason
+    assert bench.run(1.0).state is ArmState.FAULT
+    bench.arm.instruct("", bench.now)
+    bench.arm.instruct(TASK, bench.now)
+    bench.run(0.2)
+    assert bench.send() == ""
+    assert bench.run(0.1).state is ArmState.RUNNING
 
 
 def test_the_gripper_is_sent_once_a_change() -> None:
     bench = Bench()
     bench.run(0.5)
     bench.arm.instruct(TASK, bench.now)
-    changes = []
+    changes: list[float] = []
     for gripper in (1.0, 1.0, 0.0, 0.0, 0.0, 1.0, 1.0):
         for _ in range(3):
             bench.send(gripper=gripper, step=0.0)
             for _ in range(10):
                 report = bench.run(PERIOD)
-                if report.gripper_changed:
+                if not changes or report.gripper != changes[-1]:
                     changes.append(report.gripper)
     assert changes == [1.0, 0.0, 1.0]

@@ -157,6 +157,7 @@ class ActorNode(Node):
         )
         message.views_sequence = views.sequence
         message.plan_sequence = plan.sequence
+        message.plan_stamp = plan.header.stamp
         message.instruction = plan.instruction
         message.latency = time.perf_counter() - started
         return message

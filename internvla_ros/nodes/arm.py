@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.executor import ChunkExecutor, Setpoint, State
+from internvla_ros.control.safety import Event, Safety, SafetyConfig
 from internvla_ros.motion.backend import JointCommand
+from internvla_ros.motion.guard import Room
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import Pose, distance
 from internvla_ros.motion.servo import EmbeddedServo, ServoError
@@ -19,7 +21,6 @@ from internvla_ros.robots.embodiment import Embodiment
 
 _AT_REST = 1e-3  # rad/s, joints slower than this have stopped
 _DISPLACED = 0.05  # rad, an arm at rest this far from its last setpoint was moved by others
-_LOST = 0.5  # rad, a moving arm this far from its setpoint does not follow
 
 
 class ArmState(Enum):
@@ -40,23 +41,25 @@ class Report:
         state, reason: what the arm does, and why where that needs saying.
         command: where the joints should be at the cycle's end; None: nothing is to be sent.
         gripper: the opening wanted, 0 closed or 1 open.
-        gripper_changed: it differs from what was sent last and is to be sent.
         commanded, measured: tip poses; None before the first joint state.
         chunk_sequence: of the chunk in execution, 0 without one.
         chunk_age: s, -1 without a chunk.
+        chunk_progress: s of the chunk that are executed, -1 without a chunk.
         first_of_chunk: s from a chunk's stamp to this setpoint, when it is the chunk's first.
+        speed: share of full speed.
     """
 
     state: ArmState
     reason: str = ""
     command: JointCommand | None = None
     gripper: float = 1.0
-    gripper_changed: bool = False
     commanded: Pose | None = None
     measured: Pose | None = None
     chunk_sequence: int = 0
     chunk_age: float = -1.0
+    chunk_progress: float = -1.0
     first_of_chunk: float | None = None
+    speed: float = 1.0
 
     @property
     def tracking_error(self) -> float:
@@ -72,7 +75,8 @@ class ArmController:
     A cycle decides where the arm should be at its end, one control period later.
     It never moves before it has a joint reading, an instruction and a chunk made for that
     instruction. When chunks stop it slows down and holds; when the instruction is taken back it
-    brakes and then sends nothing more, so that others may move the arm.
+    brakes and then sends nothing more, so that others may move the arm. When safety forbids
+    motion it brakes and is at fault until that has passed.
     """
 
     def __init__(
@@ -81,21 +85,29 @@ class ArmController:
         kinematics: Kinematics,
         *,
         chunk_timeout: float,
-        joint_timeout: float,
+        safety: SafetyConfig,
+        room: Room | None = None,
     ) -> None:
         """
         Args:
             embodiment, kinematics: of the same arm.
             chunk_timeout: s after an observation for which its chunk is followed.
-            joint_timeout: s without a joint reading after which the arm stops.
+            safety: how patient safety is.
+            room: m to spare at joint positions before the arm comes too close to anything.
         """
-        ensemble = embodiment.ensemble
+        ensemble, tip = embodiment.ensemble, embodiment.tip_limits
         self._kinematics = kinematics
-        self._servo = EmbeddedServo(embodiment, kinematics)
+        self._servo = EmbeddedServo(embodiment, kinematics, room)
         self._executor = ChunkExecutor(
-            embodiment.action, ensemble.name, ensemble.horizon, chunk_timeout
+            embodiment.action,
+            ensemble.name,
+            ensemble.horizon,
+            chunk_timeout,
+            step_speed=tip.speed,
+            step_turn=tip.turn,
         )
-        self._joint_timeout = joint_timeout
+        self.safety = Safety(safety)
+        """Stops, speed, and counts of what was prevented."""
         self._period = 1.0 / embodiment.control_rate
         self._due: Pose | None = None  # where the tip should be at the present cycle's start
         self._reading: JointReading | None = None
@@ -108,6 +120,10 @@ class ArmController:
         self._chunk_is_new = False
         self.refused = 0
         """Chunks that were refused."""
+        self.limited = 0
+        """Setpoints that a limit altered."""
+        self.robot_fault = ""
+        """What the robot complains of, empty when nothing; to be kept up to date."""
 
     def joints(self, reading: JointReading, now: float) -> None:
         """Take in where the joints are, as told at time `now` (s)."""
@@ -118,6 +134,7 @@ class ArmController:
         if instruction == self._instruction:
             return
         self._instruction = instruction
+        self.safety.begin()
         if self._state in (ArmState.RUNNING, ArmState.HOLDING):
             self._executor.hold(now)
             self._state = ArmState.STOPPED
@@ -126,18 +143,31 @@ class ArmController:
         """Whether chunks for an instruction are wanted at all."""
         return bool(self._instruction) and instruction == self._instruction
 
-    def add(self, chunk: Chunk, instruction: str, now: float) -> str:
-        """Take in a chunk made for an instruction; why it was refused, or an empty text."""
-        reason = self._refusal(chunk, instruction, now)
-        if not reason:
-            verdict = self._executor.add(chunk, now)
-            reason = verdict.reason
+    def add(
+        self, chunk: Chunk, instruction: str, now: float, plan_stamp: float | None = None
+    ) -> str:
+        """Take in a chunk made for an instruction; why it was refused, or an empty text.
+
+        `plan_stamp`: s, when what its plan was made from was seen; None without a plan.
+        """
+        stale = plan_stamp is not None and not now - plan_stamp <= self.safety.config.plan_timeout
+        if stale:
+            self.safety.counts[Event.PLAN.value] += 1
+            reason = f"chunk {chunk.sequence}: its plan is {now - (plan_stamp or 0.0):.1f} s old"
+        else:
+            reason = self._refusal(chunk, instruction, now) or self._follow(chunk, now)
         if reason:
+            self.safety.counts[Event.CHUNK.value] += 1
             self.refused += 1
             return reason
         self._chunk, self._chunk_is_new = chunk, True
         self._state = ArmState.RUNNING
         return ""
+
+    def _follow(self, chunk: Chunk, now: float) -> str:
+        verdict = self._executor.add(chunk, now)
+        self.safety.counts[Event.STEPS.value] += verdict.shortened
+        return verdict.reason
 
     def cycle(self, now: float) -> Report:
         """One control cycle at time `now` (s)."""
@@ -145,13 +175,24 @@ class ArmController:
         if reading is None:
             return Report(ArmState.IDLE, "no joint states yet")
         measured = self._kinematics.forward(reading.positions)
-        if now - self._reading_at > self._joint_timeout:
-            return self._stop(now, measured, ArmState.FAULT, "joint states stopped coming")
+        halt = self.safety.check(now - self._reading_at, self._astray(reading), self.robot_fault)
+        speed = self.safety.speed(now)
+        self._executor.set_speed(speed, now)
+        self._servo.speed = speed
+        if halt is not None:
+            self._executor.hold(now)
+            return self._stop(now, measured, ArmState.FAULT, halt[1])
         if self._state is ArmState.FAULT:
             self._state = ArmState.STOPPED
         if self._state in (ArmState.IDLE, ArmState.STOPPED):
             return self._rest(now, reading, measured)
-        return self._move(now, reading, measured)
+        return self._move(now, measured)
+
+    def _astray(self, reading: JointReading) -> float:
+        """The largest distance (rad or m) of a joint from where it was sent while it moves."""
+        if self._command is None or self._state not in (ArmState.RUNNING, ArmState.HOLDING):
+            return 0.0
+        return float(np.abs(self._command.positions - reading.positions).max())
 
     def _refusal(self, chunk: Chunk, instruction: str, now: float) -> str:
         """Why a chunk must not even be looked at."""
@@ -170,25 +211,28 @@ class ArmController:
         last = self._command
         return last is not None and bool(np.abs(last.velocities).max() > _AT_REST)
 
-    def _move(self, now: float, reading: JointReading, measured: Pose) -> Report:
+    def _move(self, now: float, measured: Pose) -> Report:
         """Follow the chunks, or hold after the last."""
-        last = self._command
-        if last is not None and np.abs(last.positions - reading.positions).max() > _LOST:
-            self._executor.hold(now)
-            reason = f"the arm is over {_LOST} rad away from where it was sent"
-            return self._stop(now, measured, ArmState.STOPPED, reason)
         if self._due is not None:
             self._executor.record(now, self._due, measured)
         setpoint = self._executor.setpoint(now + self._period)
         command = self._servo.setpoint(setpoint.pose, now + self._period)
         self._due = command.tip if command.limited else setpoint.pose
         running = setpoint.state is State.RUNNING
+        self._count(command, was_running=self._state is ArmState.RUNNING, runs=running)
         self._state = ArmState.RUNNING if running else ArmState.HOLDING
         self._command = command
-        changed = setpoint.gripper != self._gripper_sent
         self._gripper_sent = setpoint.gripper
         reason = command.reason if running else "chunks stopped coming"
-        return self._report(now, reason, command, measured, setpoint, changed)
+        return self._report(now, reason, command, measured, setpoint)
+
+    def _count(self, command: JointCommand, was_running: bool, runs: bool) -> None:
+        counts = self.safety.counts
+        self.limited += command.limited
+        for limit in command.limits:
+            counts[limit.value] += 1
+        if was_running and not runs:
+            counts[Event.SILENCE.value] += 1
 
     def _rest(self, now: float, reading: JointReading, measured: Pose) -> Report:
         """Without anything to do: come to a stop, then be ready to start from where the arm is."""
@@ -243,7 +287,6 @@ class ArmController:
         command: JointCommand,
         measured: Pose,
         setpoint: Setpoint,
-        gripper_changed: bool,
     ) -> Report:
         chunk = self._chunk
         first = now - chunk.stamp if chunk is not None and self._chunk_is_new else None
@@ -253,10 +296,15 @@ class ArmController:
             reason,
             command=command,
             gripper=setpoint.gripper,
-            gripper_changed=gripper_changed,
             commanded=command.tip,
             measured=measured,
             chunk_sequence=chunk.sequence if chunk is not None else 0,
             chunk_age=now - chunk.stamp if chunk is not None else -1.0,
+            chunk_progress=self._progress(now),
             first_of_chunk=first,
+            speed=self._servo.speed,
         )
+
+    def _progress(self, now: float) -> float:
+        progress = self._executor.progress(now)
+        return -1.0 if progress is None else progress[1]

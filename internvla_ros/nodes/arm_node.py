@@ -6,17 +6,17 @@ import sys
 import time
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Header, String
-from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from std_msgs.msg import Bool, Float32, Header, String
+from std_srvs.srv import SetBool
 
-from internvla_ros.motion.backend import JointCommand
+from internvla_ros.control.safety import Event, SafetyConfig
+from internvla_ros.motion.backend import BackendError
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.msg import ActionChunk, ExecutionState
 from internvla_ros.nodes.arm import ArmController, ArmState, Report
+from internvla_ros.nodes.backends import MOTIONS, make_backend
 from internvla_ros.nodes.converters import ConversionError, message_to_chunk, pose_message
 from internvla_ros.nodes.diagnostics import ERROR, OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.joints import JointReader, JointStateError
@@ -24,12 +24,11 @@ from internvla_ros.nodes.pacing import RateMeter
 from internvla_ros.nodes.parameters import declare, setting
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.runner import run
-from internvla_ros.nodes.stamps import duration_message, seconds, time_message
+from internvla_ros.nodes.stamps import seconds, time_message
 from internvla_ros.robots.description import urdf
-from internvla_ros.robots.embodiment import Embodiment, load_embodiment
+from internvla_ros.robots.embodiment import load_embodiment
 
-_STATE_EVERY = 4  # control cycles
-_STOP_TIME = 0.1  # s in which an arm that gets no further setpoint comes to rest
+_STATE_EVERY = 0.08  # s between two execution states
 
 
 @dataclass(frozen=True)
@@ -37,12 +36,21 @@ class ArmConfig:
     """Parameters of arm_node."""
 
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
+    motion: str = setting("embedded", "how setpoints reach the robot", choices=MOTIONS)
     chunk_timeout: float = setting(
         1.0, "s after an observation for which its chunk is followed", minimum=0.1, maximum=10.0
+    )
+    plan_timeout: float = setting(
+        3.0, "s after a plan's views for which its chunks are taken", minimum=0.1, maximum=60.0
     )
     joint_timeout: float = setting(
         0.5, "s without joint states after which the arm stops", minimum=0.05, maximum=10.0
     )
+    tracking_tolerance: float = setting(
+        0.5, "rad that a joint may be away from where it was sent", minimum=0.01, maximum=3.0
+    )
+    speed: float = setting(1.0, "share of full speed to begin with", minimum=0.0, maximum=1.0)
+    dry_run: bool = setting(False, "compute everything, send nothing to the robot")
 
 
 class ArmNode(Node):
@@ -57,33 +65,63 @@ class ArmNode(Node):
             self._robot,
             kinematics,
             chunk_timeout=config.chunk_timeout,
-            joint_timeout=config.joint_timeout,
+            safety=SafetyConfig(
+                config.joint_timeout,
+                config.plan_timeout,
+                config.tracking_tolerance,
+                config.speed,
+                config.dry_run,
+            ),
         )
+        self._dry_run = config.dry_run
         self._reader = JointReader(self._robot)
         self._meter = RateMeter()
         self._cycles = 0
-        self._late = 0
-        self._limited = 0
         self._last_cycle: float | None = None
         self._delay = -1.0
         self._report = Report(ArmState.IDLE)
         self._gripper_measured = 0.0
         self._period = 1.0 / self._robot.control_rate
+        self._state_every = max(1, round(_STATE_EVERY / self._period))
+        self._backend = make_backend(config.motion, self, self._robot)
+        self._engaged = False
         self._make_interfaces()
         self._timer = self.create_timer(self._period, self._cycle)
         self._diagnostics = Diagnostics(self, self._health)
 
     def _make_interfaces(self) -> None:
-        self._arm_out = self.create_publisher(
-            JointTrajectory, "arm_controller/joint_trajectory", NEWEST
-        )
-        self._gripper_out = self.create_publisher(
-            JointTrajectory, "gripper_controller/joint_trajectory", EVENTS
-        )
         self._state_out = self.create_publisher(ExecutionState, "execution_state", EVENTS)
         self.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_IN)
         self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, NEWEST)
+        self.create_subscription(Float32, "speed", self._on_speed, EVENTS)
+        self.create_subscription(Bool, "emergency_stop", self._on_stop, EVENTS)
+        self.create_service(SetBool, "emergency_stop", self._on_stop_service)
+
+    def _on_speed(self, message: Float32) -> None:
+        self._arm.safety.slow(message.data)
+
+    def _on_stop(self, message: Bool) -> None:
+        """A stop; false says nothing, as only the service releases."""
+        if message.data:
+            self._stop("by topic")
+
+    def _on_stop_service(
+        self, request: SetBool.Request, response: SetBool.Response
+    ) -> SetBool.Response:
+        if request.data:
+            self._stop("by service")
+        else:
+            self._arm.safety.release()
+            self.get_logger().warning("the emergency stop is released")
+        response.success = True
+        return response
+
+    def _stop(self, how: str) -> None:
+        """Latch the emergency stop; the arm brakes from the next cycle on."""
+        if not self._arm.safety.emergency:
+            self.get_logger().error(f"emergency stop {how}")
+        self._arm.safety.stop(how)
 
     def _on_joints(self, message: JointState) -> None:
         try:
@@ -117,7 +155,9 @@ class ArmNode(Node):
             self._arm.refused += 1
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
             return
-        reason = self._arm.add(chunk, message.instruction.strip(), self._now())
+        plan_stamp = seconds(message.plan_stamp) or None
+        instruction = message.instruction.strip()
+        reason = self._arm.add(chunk, instruction, self._now(), plan_stamp)
         if reason:
             self.get_logger().warning(f"refused: {reason}", throttle_duration_sec=2.0)
 
@@ -126,50 +166,40 @@ class ArmNode(Node):
         now = self._now()
         last, self._last_cycle = self._last_cycle, now
         if last is not None and now - last > 2.0 * self._period + 1e-6:
-            self._late += 1
+            self._arm.safety.counts[Event.LATE_CYCLE.value] += 1
         self._meter.tick(time.monotonic())
+        self._arm.robot_fault = "" if self._dry_run else self._backend.fault
         report = self._arm.cycle(now)
         if report.state is not self._report.state and report.reason:
             self.get_logger().warning(f"{report.state.name.lower()}: {report.reason}")
         self._report = report
-        if report.command is not None:
-            self._limited += report.command.limited
-            self._arm_out.publish(self._trajectory(report.command, now))
-        if report.gripper_changed:
-            self._gripper_out.publish(self._gripper_trajectory(report.gripper, now))
+        if not self._dry_run:
+            self._send(report, now + self._period)
         if report.first_of_chunk is not None:
             self._delay = report.first_of_chunk
         self._cycles += 1
-        if self._cycles % _STATE_EVERY == 0:
+        if self._cycles % self._state_every == 0:
             self._state_out.publish(self._state_message(report, now))
 
-    def _trajectory(self, command: JointCommand, now: float) -> JointTrajectory:
-        """The setpoint, and a stop after it for the case that no other one follows."""
-        ends, stop_time = _stop_after(command, self._robot)
-        message = JointTrajectory(joint_names=list(self._robot.joints))
-        message.header.stamp = time_message(now)
-        message.points = [
-            _point(command.positions, command.velocities, self._period),
-            _point(ends, np.zeros_like(ends), self._period + stop_time),
-        ]
-        return message
-
-    def _gripper_trajectory(self, opening: float, now: float) -> JointTrajectory:
-        """From where the fingers are to the opening wanted, at the gripper's own speed."""
-        gripper = self._robot.gripper
-        here, there = gripper.position(self._gripper_measured), gripper.position(opening)
-        way = max(abs(there - here) / gripper.velocity, self._period)
-        message = JointTrajectory(joint_names=[gripper.joints[0]])
-        message.header.stamp = time_message(now)
-        still = np.zeros(1)
-        message.points = [
-            _point(np.array([here]), still, self._period),
-            _point(np.array([there]), still, self._period + way),
-        ]
-        return message
+    def _send(self, report: Report, t: float) -> None:
+        """Hand the setpoint for time t (s) to the robot; let go of it when there is none."""
+        command, engaged = report.command, self._engaged
+        self._engaged = command is not None
+        try:
+            if command is None:
+                if engaged:
+                    self._backend.stop(t)
+                return
+            if not engaged:
+                self._backend.start(command, t)
+            self._backend.setpoint(command.tip, command, report.gripper, t)
+        except BackendError as error:
+            self._engaged = False
+            self.get_logger().error(str(error), throttle_duration_sec=2.0)
 
     def _state_message(self, report: Report, now: float) -> ExecutionState:
         header = Header(stamp=time_message(now), frame_id=self._robot.base_frame)
+        counts = self._arm.safety.counts
         message = ExecutionState(
             header=header,
             state=report.state.value,
@@ -178,10 +208,16 @@ class ArmNode(Node):
             chunk_age=report.chunk_age,
             gripper=report.gripper,
             gripper_measured=self._gripper_measured,
+            chunk_progress=report.chunk_progress,
             tracking_error=report.tracking_error,
-            limited_count=self._limited,
+            speed=report.speed,
+            emergency_stop=self._arm.safety.emergency,
+            dry_run=self._dry_run,
+            interventions=list(counts),
+            intervention_counts=list(counts.values()),
+            limited_count=self._arm.limited,
             refused_count=self._arm.refused,
-            late_count=self._late,
+            late_count=counts[Event.LATE_CYCLE.value],
             control_rate=self._meter.rate(time.monotonic()),
             stamp_to_setpoint=self._delay,
         )
@@ -196,36 +232,16 @@ class ArmNode(Node):
         values = {
             "control_rate": f"{self._meter.rate(time.monotonic()):.1f}",
             "tracking_error": f"{report.tracking_error:.4f}",
-            "limited": str(self._limited),
+            "speed": f"{report.speed:.2f}",
+            "limited": str(self._arm.limited),
             "refused": str(self._arm.refused),
-            "late": str(self._late),
+            **{name: str(count) for name, count in sorted(self._arm.safety.counts.items())},
         }
         level = {ArmState.FAULT: ERROR, ArmState.HOLDING: WARN}.get(report.state, OK)
         return Health(level, report.reason or report.state.name.lower(), values)
 
     def _now(self) -> float:
         return seconds(self.get_clock().now().to_msg())
-
-
-def _stop_after(
-    command: JointCommand, robot: Embodiment
-) -> tuple[NDArray[np.float64], float]:
-    """Where evenly braking from a setpoint ends [n], within the limits, and s until then."""
-    speed = np.abs(command.velocities)
-    stop_time = max(_STOP_TIME, float((speed / robot.acceleration).max()))
-    ends = command.positions + 0.5 * stop_time * command.velocities
-    return np.clip(ends, robot.position_lower, robot.position_upper), stop_time
-
-
-def _point(
-    positions: NDArray[np.float64], velocities: NDArray[np.float64], at: float
-) -> JointTrajectoryPoint:
-    """A point of a trajectory, `at` s after its start."""
-    return JointTrajectoryPoint(
-        positions=positions.tolist(),
-        velocities=velocities.tolist(),
-        time_from_start=duration_message(at),
-    )
 
 
 def main() -> int:

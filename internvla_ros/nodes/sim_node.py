@@ -174,7 +174,10 @@ class SimNode(Node):
 
 def _trajectory(message: JointTrajectory) -> tuple[float, list[str], Points]:
     """Stamp (s), joint names and points of a trajectory."""
-    points = [(seconds(p.time_from_start), p.positions, p.velocities) for p in message.points]
+    points = [
+        (seconds(p.time_from_start), p.positions, p.velocities, p.accelerations)
+        for p in message.points
+    ]
     return seconds(message.header.stamp), list(message.joint_names), points
 
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from internvla_ros.nodes.trajectory import TrajectoryFollower
+from internvla_ros.nodes.trajectory import Point, TrajectoryFollower
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.sim.scene import Scene, sample_scene, scene_for_instruction
 from internvla_ros.sim.world import World
 
 _EPOCH = 1.0  # s; a stamp of 0 means "no time" in ROS
-Points = Sequence[tuple[float, Sequence[float], Sequence[float]]]
+Points = Sequence[Point]
 
 
 class SimRobot:
