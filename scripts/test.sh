@@ -5,8 +5,16 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 cd "$root"
 leave_other_wheels
+"$root/scripts/build_test_interfaces.sh"
 # shellcheck disable=SC1091
 . "$root/env.bash"
+interfaces=$root/build/test_interfaces/install/local_setup.bash
+if [ -f "$interfaces" ]; then
+  set +u
+  # shellcheck disable=SC1090
+  . "$interfaces"
+  set -u
+fi
 
 # Plugins that a ROS 2 installation puts beside pytest are none of ours.
 export PYTEST_DISABLE_PLUGIN_AUTOLOAD=1

@@ -109,6 +109,11 @@ class MoveItBackend:
         self._stream.stop(t)
 
     @property
+    def planner_is_there(self) -> bool:
+        """Whether move_group serves its action."""
+        return self._client.server_is_ready()
+
+    @property
     def fault(self) -> str:
         """What the controller's stream complains of. A failed plan is no fault of the arm's."""
         return self._stream.fault
@@ -123,7 +128,7 @@ class MoveItBackend:
         goal = handle.request
         if self._streaming or self._motion is not None:
             return _finish(handle, _Result.BUSY, "the arm is moving already")
-        if not self._client.server_is_ready():
+        if not self.planner_is_there:
             text = f"nobody serves {self._name}: start move_group, or set move_action"
             return _finish(handle, _Result.NO_PLANNER, text)
         try:
@@ -139,7 +144,7 @@ class MoveItBackend:
 
     def _watch(self) -> None:
         """A move_group that has gone never answers."""
-        if self._motion is not None and not self._client.server_is_ready():
+        if self._motion is not None and not self.planner_is_there:
             self._on_end(_Result.EXECUTION_FAILED, f"{self._name} went away")
 
     def _plans(self, goal: Any) -> list[PlanGoal]:

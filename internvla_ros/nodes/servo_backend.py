@@ -13,7 +13,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from internvla_ros.motion.backend import BackendError, JointCommand
-from internvla_ros.motion.backends.servo_session import Ask, Request, ServoSession
+from internvla_ros.motion.backends.servo_session import Ask, Phase, Request, ServoSession
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.nodes.converters import pose_message
 from internvla_ros.nodes.gripper_output import GripperOutput
@@ -84,6 +84,11 @@ class ServoBackend:
         request = self._session.stop(time.monotonic())
         if request is not None:
             self._send(request)
+
+    @property
+    def phase(self) -> Phase:
+        """Where the conversation with Servo stands."""
+        return self._session.phase
 
     @property
     def fault(self) -> str:

@@ -1,0 +1,110 @@
+"""A node that keeps move_group's written contract, for where MoveIt is not at hand.
+
+It refuses what MoveIt would misread: a start state or scene that is not a difference, a speed of 0
+(which MoveIt takes for 1), a group it does not know. It "moves" for some tenths of a second, then
+publishes joint states at the goal. Poses beyond 0.6 m have NO_IK_SOLUTION. Where the parameter
+`stuck` is set, only a pose can be planned (START_STATE_IN_COLLISION), and frees it.
+"""
+
+from __future__ import annotations
+
+import rclpy
+from moveit_msgs.action import MoveGroup
+from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ServerGoalHandle
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+
+CYCLES = 15
+SUCCESS, NO_IK, STUCK, PREEMPTED, INVALID_PLAN = 1, -31, -10, -7, -2
+
+
+class MoveGroupStandIn(Node):
+    def __init__(self) -> None:
+        super().__init__("move_group")
+        self.stuck = self.declare_parameter("stuck", False).value
+        self.joints = self.create_publisher(JointState, "joint_states", 10)
+        self.requests = self.create_publisher(JointState, "~/requests", 10)
+        self.server = ActionServer(
+            self,
+            MoveGroup,
+            "move_action",
+            execute_callback=self.execute,
+            cancel_callback=lambda _: CancelResponse.ACCEPT,
+        )
+
+    def execute(self, handle: ServerGoalHandle) -> MoveGroup.Result:
+        goal = handle.request
+        request, result = goal.request, MoveGroup.Result()
+        self.tell(request)
+        result.error_code.val = self.verdict(goal)
+        if result.error_code.val != SUCCESS:
+            handle.abort()
+            return result
+        rate = self.create_rate(50.0)
+        for _ in range(CYCLES):
+            handle.publish_feedback(MoveGroup.Feedback(state="MONITOR"))
+            if handle.is_cancel_requested:
+                result.error_code.val = PREEMPTED
+                handle.canceled()
+                return result
+            rate.sleep()
+        self.stuck = False
+        self.arrive(request.goal_constraints[0])
+        handle.succeed()
+        return result
+
+    def verdict(self, goal: MoveGroup.Goal) -> int:
+        request, options = goal.request, goal.planning_options
+        scene = options.planning_scene_diff
+        asked_rightly = (
+            request.group_name == "arm"
+            and request.start_state.is_diff
+            and scene.is_diff
+            and scene.robot_state.is_diff
+            and 0.0 < request.max_velocity_scaling_factor <= 1.0
+            and 0.0 < request.max_acceleration_scaling_factor <= 1.0
+            and request.allowed_planning_time > 0.0
+            and len(request.goal_constraints) == 1
+        )
+        if not asked_rightly:
+            return INVALID_PLAN
+        place = request.goal_constraints[0].position_constraints
+        if self.stuck and not place:
+            return STUCK
+        if place:
+            at = place[0].constraint_region.primitive_poses[0].position
+            return NO_IK if at.x**2 + at.y**2 + at.z**2 > 0.36 else SUCCESS
+        return SUCCESS
+
+    def tell(self, request: object) -> None:
+        """What was asked for: a name a constraint, and the speed."""
+        constraints = request.goal_constraints[0]
+        names = [each.joint_name for each in constraints.joint_constraints]
+        names += [each.link_name for each in constraints.position_constraints]
+        message = JointState(name=[*names, request.planner_id])
+        message.position = [request.max_velocity_scaling_factor]
+        self.requests.publish(message)
+
+    def arrive(self, constraints: object) -> None:
+        names = [each.joint_name for each in constraints.joint_constraints]
+        message = JointState(name=[*names, "left_finger"])
+        message.position = [each.position for each in constraints.joint_constraints] + [0.037]
+        if names:
+            self.joints.publish(message)
+
+
+def main() -> None:
+    rclpy.init()
+    node = MoveGroupStandIn()
+    executor = MultiThreadedExecutor(3)
+    executor.add_node(node)
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+
+
+if __name__ == "__main__":
+    main()
