@@ -8,12 +8,15 @@ publishes joint states at the goal. Poses beyond 0.6 m have NO_IK_SOLUTION. Wher
 
 from __future__ import annotations
 
+import contextlib
+
 import rclpy
 from moveit_msgs.action import MoveGroup
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
 CYCLES = 15
@@ -26,6 +29,8 @@ class MoveGroupStandIn(Node):
         self.stuck = self.declare_parameter("stuck", False).value
         self.joints = self.create_publisher(JointState, "joint_states", 10)
         self.requests = self.create_publisher(JointState, "~/requests", 10)
+        self.ending: Future | None = None
+        self.create_timer(0.02, self.end_cycle)
         self.server = ActionServer(
             self,
             MoveGroup,
@@ -34,7 +39,7 @@ class MoveGroupStandIn(Node):
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
 
-    def execute(self, handle: ServerGoalHandle) -> MoveGroup.Result:
+    async def execute(self, handle: ServerGoalHandle) -> MoveGroup.Result:
         goal = handle.request
         request, result = goal.request, MoveGroup.Result()
         self.tell(request)
@@ -42,18 +47,27 @@ class MoveGroupStandIn(Node):
         if result.error_code.val != SUCCESS:
             handle.abort()
             return result
-        rate = self.create_rate(50.0)
         for _ in range(CYCLES):
             handle.publish_feedback(MoveGroup.Feedback(state="MONITOR"))
             if handle.is_cancel_requested:
                 result.error_code.val = PREEMPTED
                 handle.canceled()
                 return result
-            rate.sleep()
+            await self.cycle()
         self.stuck = False
         self.arrive(request.goal_constraints[0])
         handle.succeed()
         return result
+
+    def cycle(self) -> Future:
+        """The end of the present cycle."""
+        if self.ending is None or self.ending.done():
+            self.ending = Future()
+        return self.ending
+
+    def end_cycle(self) -> None:
+        if self.ending is not None:
+            self.ending.set_result(None)
 
     def verdict(self, goal: MoveGroup.Goal) -> int:
         request, options = goal.request, goal.planning_options
@@ -98,12 +112,9 @@ class MoveGroupStandIn(Node):
 def main() -> None:
     rclpy.init()
     node = MoveGroupStandIn()
-    executor = MultiThreadedExecutor(3)
-    executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
+    node.destroy_node()
 
 
 if __name__ == "__main__":

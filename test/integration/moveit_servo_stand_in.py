@@ -9,6 +9,8 @@ DECELERATE_FOR_COLLISION). The motion goes out on ~/tip.
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import rclpy
 from geometry_msgs.msg import PoseStamped
@@ -90,10 +92,10 @@ class ServoStandIn(Node):
 
 def main() -> None:
     rclpy.init()
-    try:
-        rclpy.spin(ServoStandIn())
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
+    node = ServoStandIn()
+    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+        rclpy.spin(node)
+    node.destroy_node()
 
 
 if __name__ == "__main__":
