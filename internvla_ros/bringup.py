@@ -6,16 +6,20 @@ The launch file and the command line both read it; nothing here needs ROS.
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from internvla_ros.resources import resource
+from internvla_ros.resources import PACKAGE, resource
+from internvla_ros.robots.embodiment import load_embodiment
 
 ParameterValue = bool | int | float | str | tuple[str, ...]
 
 SIMULATORS = ("mujoco", "none")
+RVIZ_FAMILIES = ("franka", "widowx", "google_robot")
+"""Families of arms, one layout in config/rviz each."""
 
 
 class BringupError(ValueError):
@@ -28,12 +32,16 @@ class NodeSpec:
 
     Attributes:
         name: its name in the graph.
-        executable: the program, in lib/internvla_ros and as module internvla_ros.nodes.EXECUTABLE.
+        executable: the program, in lib/internvla_ros and as module internvla_ros.nodes.EXECUTABLE,
+            or in lib/PACKAGE of another package.
         parameters: set over those of config/nodes/NAME.yaml.
         remappings: topic or service -> its other name.
         respawn: start it again when it dies.
         niceness: how much it gives way to the others when processors are scarce; the nodes that
             keep a pace do not.
+        package: that has the program.
+        arguments: of the program, before those of ROS.
+        vital: the graph is of no use without it; those that only listen are not.
     """
 
     name: str
@@ -42,10 +50,13 @@ class NodeSpec:
     remappings: Mapping[str, str] = field(default_factory=dict)
     respawn: bool = False
     niceness: int = 0
+    package: str = PACKAGE
+    arguments: tuple[str, ...] = ()
+    vital: bool = True
 
     @property
     def parameter_file(self) -> str:
-        """The node's file of parameters, relative to the package's share folder."""
+        """The file of parameters of one of our nodes, relative to the package's share folder."""
         return f"config/nodes/{self.executable}.yaml"
 
 
@@ -61,6 +72,9 @@ class Options:
         seed: of the first scene and of the actor's noise, >= 0.
         real_time_factor: simulated seconds a second, > 0.
         respawn: start nodes again that die, where that is safe.
+        markers: show what the robot thinks, as pictures and markers.
+        rviz: start RViz with the layout for the robot.
+        record: folder for a bag and a film of every task; "" for none.
     """
 
     robot: str = "widowx_250s"
@@ -70,13 +84,16 @@ class Options:
     seed: int = 0
     real_time_factor: float = 1.0
     respawn: bool = True
+    markers: bool = True
+    rviz: bool = False
+    record: str = ""
 
 
 def graph(options: Options) -> tuple[NodeSpec, ...]:
     """The nodes of a robot, in the order in which to start them.
 
     Raises:
-        BringupError: the simulator is unknown.
+        BringupError: the simulator is unknown, or RViz is asked for and not installed.
     """
     if options.sim not in SIMULATORS:
         raise BringupError(
@@ -94,6 +111,7 @@ def graph(options: Options) -> tuple[NodeSpec, ...]:
         NodeSpec("arm", "arm_node", common),
         NodeSpec("camera", "camera_node", common, respawn=options.respawn),
         NodeSpec("task", "task_node", common, respawn=options.respawn),
+        *_onlookers(options, common),
     )
     if options.sim == "none":
         return nodes
@@ -109,15 +127,75 @@ def graph(options: Options) -> tuple[NodeSpec, ...]:
     return (*nodes, simulator)
 
 
+def _onlookers(options: Options, common: Mapping[str, ParameterValue]) -> Iterator[NodeSpec]:
+    """The nodes that only listen."""
+    if options.markers:
+        # A driver publishes its robot's description and frames itself.
+        parameters = {**common, "robot_state": options.sim != "none"}
+        yield NodeSpec(
+            "markers",
+            "marker_node",
+            parameters,
+            respawn=options.respawn,
+            niceness=5,
+            vital=False,
+        )
+    if options.record:
+        parameters = {**common, "folder": str(Path(options.record).expanduser().absolute())}
+        yield NodeSpec("record", "record_node", parameters, niceness=3, vital=False)
+    if options.rviz:
+        yield _rviz(options, common)
+
+
+def _rviz(options: Options, common: Mapping[str, ParameterValue]) -> NodeSpec:
+    layout = resource(rviz_layout(options.robot))
+    if program("rviz2", "rviz2") is None:
+        raise BringupError(
+            "rviz needs rviz2, which is not installed here: install ros-jazzy-rviz2 of a full "
+            f"ROS 2, or open {layout} in RViz on another machine of the network"
+        )
+    frame = load_embodiment(options.robot).base_frame
+    arguments = ("-d", str(layout), "-f", frame)
+    clock = {"use_sim_time": common["use_sim_time"]}
+    return NodeSpec(
+        "rviz", "rviz2", clock, niceness=5, package="rviz2", arguments=arguments, vital=False
+    )
+
+
+def rviz_layout(robot: str) -> str:
+    """The RViz layout for a robot, by the family that its name begins with: a share-folder path.
+
+    Raises:
+        BringupError: there is none.
+    """
+    name = load_embodiment(robot).name
+    for family in RVIZ_FAMILIES:
+        if name.startswith(family):
+            return f"config/rviz/{family}.rviz"
+    raise BringupError(f"there is no RViz layout for robot '{name}'; make one of {RVIZ_FAMILIES}")
+
+
+def program(package: str, executable: str) -> Path | None:
+    """A program of an installed ROS package; None: it is not installed."""
+    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
+        path = Path(prefix) / "lib" / package / executable
+        if prefix and path.is_file():
+            return path
+    return None
+
+
 def command(spec: NodeSpec, namespace: str = "") -> tuple[str, ...]:
-    """The command line that runs one node with this Python."""
-    words = [sys.executable, "-m", f"internvla_ros.nodes.{spec.executable}", "--ros-args"]
-    words += ["-r", f"__node:={spec.name}"]
+    """The command line that runs one node, those of ours with this Python."""
+    words = [sys.executable, "-m", f"internvla_ros.nodes.{spec.executable}"]
+    if spec.package != PACKAGE:
+        words = [str(program(spec.package, spec.executable) or spec.executable)]
+    words += [*spec.arguments, "--ros-args", "-r", f"__node:={spec.name}"]
     if namespace:
         words += ["-r", f"__ns:={namespace}"]
     for topic, other in spec.remappings.items():
         words += ["-r", f"{topic}:={other}"]
-    words += ["--params-file", str(resource(spec.parameter_file))]
+    if spec.package == PACKAGE:
+        words += ["--params-file", str(resource(spec.parameter_file))]
     for name, value in spec.parameters.items():
         words += ["-p", f"{name}:={_yaml(value)}"]
     return tuple(words)

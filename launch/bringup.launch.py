@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from internvla_ros.bringup import NodeSpec, Options, environment, graph
 from internvla_ros.nodes.preflight import check, find_checkpoint
-from internvla_ros.resources import resource
+from internvla_ros.resources import PACKAGE, resource
 
 if TYPE_CHECKING:
     from launch import LaunchContext, LaunchDescription
@@ -58,12 +58,14 @@ def _nodes(context: LaunchContext) -> list[Any]:
 def _action(node: NodeSpec, namespace: str) -> Any:
     from launch_ros.actions import Node
 
+    own = [str(resource(node.parameter_file))] if node.package == PACKAGE else []
     return Node(
-        package="internvla_ros",
+        package=node.package,
         executable=node.executable,
         name=node.name,
         namespace=namespace,
-        parameters=[str(resource(node.parameter_file)), dict(node.parameters)],
+        parameters=[*own, dict(node.parameters)],
+        arguments=list(node.arguments),
         remappings=list(node.remappings.items()),
         respawn=node.respawn,
         prefix=f"nice -n {node.niceness}" if node.niceness else None,

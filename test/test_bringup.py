@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_one_node_a_name_and_a_simulator_only_when_asked_for() -> None:
     nodes = graph(Options(checkpoint="/x"))
-    assert [node.name for node in nodes] == ["planner", "actor", "arm", "camera", "task", "sim"]
+    names = ["planner", "actor", "arm", "camera", "task", "markers", "sim"]
+    assert [node.name for node in nodes] == names
     assert [node.name for node in graph(Options(sim="none"))] == [node.name for node in nodes[:-1]]
 
 
@@ -42,11 +43,13 @@ def test_only_what_is_simulated_follows_the_simulated_clock() -> None:
 
 def test_what_moves_the_arm_is_never_started_again_by_itself() -> None:
     respawned = {node.name for node in graph(Options()) if node.respawn}
-    assert respawned == {"planner", "actor", "camera", "task"}
+    assert respawned == {"planner", "actor", "camera", "task", "markers"}
     assert not any(node.respawn for node in graph(Options(respawn=False)))
 
 
-@pytest.mark.parametrize("node", graph(Options(checkpoint="/x")), ids=lambda node: node.name)
+@pytest.mark.parametrize(
+    "node", graph(Options(checkpoint="/x", record="x")), ids=lambda node: node.name
+)
 def test_every_parameter_is_one_of_the_node(node: NodeSpec) -> None:
     """Names in bringup.py and in config/nodes are those that the node's module declares."""
     source = (ROOT / "internvla_ros" / "nodes" / f"{node.executable}.py").read_text()

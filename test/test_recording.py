@@ -309,7 +309,7 @@ def test_stretches_are_kept_apart_and_the_oldest_go_first(tmp_path: Path) -> Non
         bag, film = recording.end("success")
         assert (bag.name, film.suffix) == (f"{stretch}_put_it_there_success.mcap", ".mp4")
     bags = sorted(tmp_path.glob("*.mcap"))
-    assert [path.name[0] for path in bags] == ["3", "4"]
+    assert [path.name[0] for path in bags] == ["2", "3", "4"]
     assert pictures_in(bags[-1]) == list(range(80, 100))
     (task,) = [message.data for topic, _, message in by_mcap(bags[-1]) if topic == "/instruction"]
     assert task == "task 4"

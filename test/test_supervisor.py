@@ -57,6 +57,17 @@ class Heard(list[tuple[str, str]]):
         self.append((name, line))
 
 
+def test_what_is_not_vital_may_end() -> None:
+    heard = Heard()
+    onlooker = ProcessSpec("b", (PYTHON, "-S", "-c", "raise SystemExit(4)"), vital=False)
+    with Supervisor([onlooker, python("a", SLEEPER)], heard) as supervisor:
+        supervisor.start()
+        words = ("b", "b ended with status 4; the others go on without it")
+        wait_for(lambda: words in heard, supervisor)
+        assert not supervisor.ended
+        assert list(supervisor.pids()) == ["a"]
+
+
 def test_passes_on_lines_and_notes_who_ended() -> None:
     heard = Heard()
     code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"

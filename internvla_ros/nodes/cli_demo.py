@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--video", type=Path, default=Path("demo_output/demo.mp4"), help="the film of it all"
     )
+    parser.add_argument(
+        "--record", default="", metavar="DIR", help="keep a bag and a film of every scene there"
+    )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="measurements")
     parser.add_argument(
         "--domain-id", type=int, default=None, help="ROS domain; default: one of its own"
@@ -72,7 +75,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"no window: {problem}; the video {args.video} is the view")
     _own_domain(args.domain_id)
     options = Options(
-        robot=args.robot, checkpoint=str(checkpoint), seed=args.seed, respawn=False
+        robot=args.robot,
+        checkpoint=str(checkpoint),
+        seed=args.seed,
+        respawn=False,
+        markers=bool(args.record),
+        record=args.record,
     )
     with interruptible(), ExitStack() as stack:
         try:

@@ -28,6 +28,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-respawn", action="store_true", help="end when a node dies, rather than restart it"
     )
+    parser.add_argument(
+        "--no-markers", action="store_true", help="no annotated pictures, markers and frames"
+    )
+    parser.add_argument("--rviz", action="store_true", help="start RViz with the robot's layout")
+    parser.add_argument(
+        "--record", default="", metavar="DIR", help="keep a bag and a film of every task there"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
         real_time_factor=args.real_time_factor,
         respawn=not args.no_respawn,
+        markers=not args.no_markers,
+        rviz=args.rviz,
+        record=args.record,
     )
     nodes = graph(options)
     specs = processes(nodes, options.namespace)

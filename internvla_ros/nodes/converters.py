@@ -211,9 +211,7 @@ def prediction_to_answer(message: SpatialPrediction) -> SpatialAnswer:
     )
 
 
-def chunk_to_message(
-    chunk: Chunk, *, frame: str, delta_frame: str, rotation: str
-) -> ActionChunk:
+def chunk_to_message(chunk: Chunk, *, frame: str, delta_frame: str, rotation: str) -> ActionChunk:
     """An ActionChunk message of a chunk in SI units; the caller fills in what it was made from."""
     message = ActionChunk(
         sequence=chunk.sequence,

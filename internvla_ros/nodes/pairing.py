@@ -51,8 +51,6 @@ class StampPairer(Generic[Item]):
             name for name, queue in self._waiting.items() if self._nearest(queue, stamp) is None
         ]
 
-    def _nearest(
-        self, queue: deque[tuple[float, Item]], stamp: float
-    ) -> tuple[float, Item] | None:
+    def _nearest(self, queue: deque[tuple[float, Item]], stamp: float) -> tuple[float, Item] | None:
         within = [each for each in queue if abs(each[0] - stamp) <= self._tolerance + 1e-9]
         return min(within, key=lambda each: abs(each[0] - stamp), default=None)

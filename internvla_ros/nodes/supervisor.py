@@ -26,19 +26,21 @@ class SupervisorError(RuntimeError):
 
 @dataclass(frozen=True)
 class ProcessSpec:
-    """What to run: a short name, the command line, whether to start it again when it dies, and
-    how much it gives way to the others (niceness, added to this process's own)."""
+    """What to run: a short name, the command line, whether to start it again when it dies, how
+    much it gives way to the others (niceness, added to this process's own), and whether the others
+    are of no use without it."""
 
     name: str
     command: tuple[str, ...]
     respawn: bool = False
     niceness: int = 0
+    vital: bool = True
 
 
 def processes(nodes: Sequence[NodeSpec], namespace: str) -> list[ProcessSpec]:
     """What to run for a graph in a namespace: one process a node."""
     return [
-        ProcessSpec(node.name, command(node, namespace), node.respawn, node.niceness)
+        ProcessSpec(node.name, command(node, namespace), node.respawn, node.niceness, node.vital)
         for node in nodes
     ]
 
@@ -89,7 +91,7 @@ class Supervisor:
         self._starts: dict[str, list[float]] = {spec.name: [] for spec in specs}
         self._selector = selectors.DefaultSelector()
         self.ended: list[Ended] = []
-        """Processes that died and will not be started again, in the order of their death."""
+        """Vital processes that died for good, in the order of their death."""
 
     def __enter__(self) -> Supervisor:
         return self
@@ -192,8 +194,10 @@ class Supervisor:
         if spec.respawn and len(recent) <= _RESTARTS:
             self._output(spec.name, f"{ended}; starting it again")
             self._start(spec)
-        else:
+        elif spec.vital:
             self.ended.append(ended)
+        else:
+            self._output(spec.name, f"{ended}; the others go on without it")
 
     def _forget(self, running: _Running) -> None:
         """Drop a dead process, and kill what it may have started."""
