@@ -39,7 +39,7 @@ COMMANDS = (
     Command("train", "internvla_ros.train.cli", "train a policy: grounding, then actions"),
     Command("evaluate", "internvla_ros.evaluate.cli", "measure a policy, without ROS in the loop"),
     Command("ground", "internvla_ros.model.cli_ground", "ask a policy where things are"),
-    Command("checkpoint", "internvla_ros.model.cli_checkpoint", "describe and check a checkpoint"),
+    Command("checkpoint", "internvla_ros.model.cli_checkpoint", "inspect or convert a checkpoint"),
 )
 
 # What provides a module that a command may lack.

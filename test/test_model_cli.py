@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from integration.random_policy import save_random_policy
+from integration.small_release import write_release
 from PIL import Image
 
 from internvla_ros import cli
@@ -29,14 +30,14 @@ def picture(tmp_path: Path) -> Path:
 
 
 def test_checkpoint_is_described(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main(["checkpoint", str(checkpoint), "--json"]) == 0
+    assert cli.main(["checkpoint", "inspect", str(checkpoint), "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     parts = facts["parameters"]
     assert parts["all"] == sum(count for name, count in parts.items() if name != "all")
     assert facts["chunk"][1] == 7
     assert facts["statistics"] == ["widowx_250s"]
-    assert cli.main(["checkpoint", str(checkpoint)]) == 0
-    assert f"parameters, all            {parts['all']:,}" in capsys.readouterr().out
+    assert cli.main(["checkpoint", "inspect", str(checkpoint)]) == 0
+    assert f"parameters, all      {parts['all']:,}" in capsys.readouterr().out
 
 
 def test_a_corrupt_checkpoint_is_one_line(
@@ -44,10 +45,33 @@ def test_a_corrupt_checkpoint_is_one_line(
 ) -> None:
     for path in checkpoint.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes()[:1000])
-    assert cli.main(["checkpoint", str(tmp_path)]) == cli.EXIT_ERROR
-    assert cli.main(["checkpoint", str(tmp_path / "absent")]) == cli.EXIT_ERROR
+    assert cli.main(["checkpoint", "inspect", str(tmp_path)]) == cli.EXIT_ERROR
+    assert cli.main(["checkpoint", "inspect", str(tmp_path / "absent")]) == cli.EXIT_ERROR
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and all(str(tmp_path) in line for line in errors)
+
+
+def test_checkpoints_are_converted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run, ours = write_release(tmp_path / "run"), tmp_path / "ours"
+    convert = ["checkpoint", "convert"]
+    assert cli.main([*convert, str(run), str(ours), "--to", "internvla"]) == 0
+    back = [*convert, str(ours), str(tmp_path / "back"), "--to", "released", "--dtype", "float32"]
+    assert cli.main([*back, "--names", "old"]) == 0
+    assert capsys.readouterr().out.splitlines() == [str(ours), str(tmp_path / "back")]
+    assert cli.main(["checkpoint", "inspect", str(tmp_path / "back"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["layout"], facts["stored as"], facts["training steps"]) == (
+        "released",
+        ["float32"],
+        20,
+    )
+    assert cli.main([*convert, str(run), str(ours), "--to", "internvla"]) == cli.EXIT_ERROR
+    assert "not empty" in capsys.readouterr().err
+
+
+def test_the_shipped_checkpoint_is_inspected_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["checkpoint"]) == 0
+    assert "checkpoints/nano" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kind", ["name", "boxes", "points", "trace"])

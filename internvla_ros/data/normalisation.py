@@ -176,9 +176,14 @@ def read_statistics(path: str | Path) -> dict[str, DatasetStatistics]:
         content = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise StatisticsError(f"{path} cannot be read: {error}") from error
+    return parse_statistics(content, str(path))
+
+
+def parse_statistics(content: Any, source: str) -> dict[str, DatasetStatistics]:
+    """The statistics in what such a file holds; `source` is for messages."""
     if not isinstance(content, dict) or not content:
-        raise StatisticsError(f"{path} must map dataset names to their statistics")
-    return {name: _read_dataset(f"{path}: {name}", block) for name, block in content.items()}
+        raise StatisticsError(f"{source} must map dataset names to their statistics")
+    return {name: _read_dataset(f"{source}: {name}", block) for name, block in content.items()}
 
 
 def _read_dataset(where: str, block: Any) -> DatasetStatistics:
@@ -218,17 +223,21 @@ def _read_block(where: str, block: Any) -> Statistics:
 def write_statistics(path: str | Path, statistics: Mapping[str, DatasetStatistics]) -> None:
     """Write dataset_statistics.json, whole or not at all."""
     path = Path(path)
-    content: dict[str, dict[str, Any]] = {}
-    for name, dataset in statistics.items():
-        content[name] = {"action": _block(dataset.action)}
-        if dataset.state is not None:
-            content[name]["state"] = _block(dataset.state)
-        content[name]["num_transitions"] = dataset.num_transitions
-        content[name]["num_trajectories"] = dataset.num_trajectories
+    content = {name: plain_statistics(dataset) for name, dataset in statistics.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     os.replace(temporary, path)
+
+
+def plain_statistics(dataset: DatasetStatistics) -> dict[str, Any]:
+    """One dataset's block of such a file."""
+    content: dict[str, Any] = {"action": _block(dataset.action)}
+    if dataset.state is not None:
+        content["state"] = _block(dataset.state)
+    content["num_transitions"] = dataset.num_transitions
+    content["num_trajectories"] = dataset.num_trajectories
+    return content
 
 
 def _block(statistics: Statistics) -> dict[str, Any]:

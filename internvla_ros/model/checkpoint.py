@@ -143,7 +143,7 @@ def save_checkpoint(
     released run said beyond our configuration, go along.
     """
     ties = tied_entries(network)
-    tensors = {k: _plain(v) for k, v in network.state_dict().items() if k not in ties}
+    tensors = {k: deferred(v) for k, v in network.state_dict().items() if k not in ties}
     sizes = {k: v.nbytes for k, v in network.state_dict().items() if k not in ties}
 
     def others(temporary: Path) -> None:
@@ -181,13 +181,19 @@ def write_checkpoint(
 
 
 def carry(source: Checkpoint, folder: Path, names: Sequence[str]) -> None:
-    """Copy those of the tokenizer and processor files that there are, and the released origin."""
-    for name in names:
-        if (source.base_folder / name).is_file():
-            shutil.copyfile(source.base_folder / name, folder / name)
+    """Copy those of the named files that there are, and what a released run said."""
+    copy_files(source.base_folder, folder, names)
     if source.origin is not None:
         (folder / ORIGIN).write_text(source.origin.to_json() + "\n")
 
 
-def _plain(tensor: Tensor) -> Callable[[], Tensor]:
+def copy_files(source: Path, target: Path, names: Sequence[str]) -> None:
+    """Copy those of the named files that there are from one folder to another."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
+
+
+def deferred(tensor: Tensor) -> Callable[[], Tensor]:
+    """The tensor as it is to be stored, made when it is called for."""
     return lambda: tensor.detach().cpu().contiguous()

@@ -22,7 +22,7 @@ import yaml
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from internvla_ros.data.normalisation import DatasetStatistics, read_statistics
+from internvla_ros.data.normalisation import DatasetStatistics, parse_statistics
 from internvla_ros.model import released_names
 from internvla_ros.model.config import ConfigError, PolicyConfig
 from internvla_ros.model.dit import DiT
@@ -37,6 +37,7 @@ from internvla_ros.model.weights import WeightsOnMeta, WeightSource
 
 CONFIGS = ("config.yaml", "config.json")
 STATISTICS = "dataset_statistics.json"
+SUMMARY = "summary.jsonl"
 CHECKPOINTS = "checkpoints"
 BASE = "base_vlm"
 
@@ -49,6 +50,8 @@ class Origin:
     """Its whole configuration."""
     base: Mapping[str, Any]
     """The base model's config.json."""
+    statistics: Mapping[str, Any]
+    """Its statistics as they are in the file."""
     names: tuple[str, ...]
     """What its checkpoint's entries are called, in stored order."""
     step: int
@@ -103,12 +106,13 @@ def read_released(path: Path) -> ReleasedRun:
     stored = read_pickle(file)
     try:
         config = policy_config(run, base, stored, str(described))
-        statistics = _statistics(folder / STATISTICS, run)
+        raw = _read_json(folder / STATISTICS)
+        statistics = released_statistics(raw, run, str(folder / STATISTICS))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     except ValueError as error:
         raise CheckpointError(f"{folder}: {error}") from error
-    origin = Origin(run, base, tuple(stored), steps(file))
+    origin = Origin(run, base, raw, tuple(stored), steps(file))
     weights = released_source(file, stored)
     return ReleasedRun(folder, base_folder, config, statistics, weights, origin)
 
@@ -189,8 +193,11 @@ def _split(names: tuple[str, ...], tensor: StoredTensor) -> dict[str, StoredTens
     }
 
 
-def _statistics(path: Path, run: Mapping[str, Any]) -> dict[str, DatasetStatistics]:
-    statistics = read_statistics(path)
+def released_statistics(
+    content: Mapping[str, Any], run: Mapping[str, Any], source: str
+) -> dict[str, DatasetStatistics]:
+    """The statistics of a run, scaling as its configuration says; raises `StatisticsError`."""
+    statistics = parse_statistics(content, source)
     if not bounded_by_extremes(run):
         return statistics
     return {

@@ -70,16 +70,13 @@ def policy_config(
     """
     names = list(names)
     data = _section(run, "datasets.vla_data")
-    size = data.get("image_size")
     views = _views(data)
     width, depth, heads = _actor_size(run, source)
     qwen = qwen_config(base, source)
     hidden = qwen["text_config"]["hidden_size"]
     qformer = "framework.layer_qformer"
     return PolicyConfig(
-        planner=PlannerConfig(
-            qwen, None if size is None else (int(size[0]), int(size[1])), views=0
-        ),
+        planner=PlannerConfig(qwen, _image_size(data), native_answers=True, views=0),
         vision=VisionExpertConfig(_dinov2(run, names, source), views=0),
         qformer=QFormerConfig(
             start_layer=_entry(run, f"{qformer}.qformer_start_layer", int, source),
@@ -159,7 +156,7 @@ def misfits(config: PolicyConfig) -> list[str]:
             (f"{actor.diffusion_steps} diffusion steps", actor.diffusion_steps != 100),
             (f"a QFormer with {config.qformer.num_heads} heads", config.qformer.num_heads != 8),
             (
-                f"{actor.depth} actor blocks, {actor.hidden_dim} wide, with {actor.num_heads} heads",
+                f"{actor.depth} actor blocks {actor.hidden_dim} wide with {actor.num_heads} heads",
                 (actor.hidden_dim, actor.depth, actor.num_heads) not in ACTORS.values(),
             ),
             (
@@ -203,6 +200,14 @@ def base_config(qwen: Mapping[str, Any], previous: Mapping[str, Any] | None) -> 
 def bounded_by_extremes(run: Mapping[str, Any]) -> bool:
     """Whether the run's actions were scaled by min and max, as LIBERO's are, not by quantiles."""
     return "libero" in str(_section(run, "datasets.vla_data").get("data_mix", "")).lower()
+
+
+def _image_size(data: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Width and height to which views are resized, one number standing for both."""
+    size = data.get("image_size")
+    if size is None:
+        return None
+    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
 
 
 def _views(data: Mapping[str, Any]) -> int:

@@ -90,7 +90,7 @@ def load_weights(
     own = network.state_dict(keep_vars=True)
     ties = tied_entries(network)
     hollow = any(tensor.is_meta for tensor in own.values())
-    _check(own, ties, source, part)
+    check_weights(network, source, part)
     total = sum(source.entries[part + name].nbytes for name in own if name not in ties)
     bar = tqdm(
         total=total,
@@ -126,9 +126,9 @@ def tied_entries(network: nn.Module) -> dict[str, str]:
     return ties
 
 
-def _check(
-    own: Mapping[str, Tensor], ties: Mapping[str, str], source: WeightSource, part: str
-) -> None:
+def check_weights(network: nn.Module, source: WeightSource, part: str = "") -> None:
+    """Raise `CheckpointError` where `source` has not exactly what `load_weights` needs."""
+    own, ties = network.state_dict(keep_vars=True), tied_entries(network)
     stored = {n.removeprefix(part): e for n, e in source.entries.items() if n.startswith(part)}
 
     def called(name: str) -> str:
@@ -204,7 +204,7 @@ def _tie(network: nn.Module, name: str, first: str) -> None:
 
 def _finish(network: nn.Module, device: torch.device) -> None:
     """Move what was computed beside the weights, and make sure that nothing is without memory."""
-    network.to(device)
     for name, tensor in [*network.named_parameters(), *network.named_buffers()]:
         if tensor.is_meta:
             raise CheckpointError(f"{name} is neither in a checkpoint nor computed when built")
+    network.to(device)
