@@ -63,7 +63,9 @@ class VelocityProfile:
         self._input.synchronization = Synchronization.No
         self._input.max_acceleration = acceleration.tolist()
         self._input.max_jerk = jerk.tolist()
-        self._still = [0.0] * n
+        # Planned relative to where the joints are: ruckig's extrema always contain zero.
+        self._still = self._input.current_position = [0.0] * n
+        self._origin = np.zeros(n)
 
     def towards(self, state: JointState, velocity: Array, step: float) -> JointState:
         """The state after `step` seconds towards `velocity` [n]; position limits do not count."""
@@ -90,8 +92,9 @@ class VelocityProfile:
         self._plan(state, self._still)
         duration = float(self._trajectory.duration)
         bounds = self._trajectory.position_extrema
-        within = np.array([b.min for b in bounds]) >= self._lower
-        within &= np.array([b.max for b in bounds]) <= self._upper
+        lowest = state.positions + [b.min for b in bounds]
+        highest = state.positions + [b.max for b in bounds]
+        within = (lowest >= self._lower) & (highest <= self._upper)
         points = 1 + min(int(duration / _SPACING), _MOST_POINTS - 1)
         times = [duration * (i + 1) / points for i in range(points)]
         return Stop(duration, tuple((t, self._at(t)) for t in times), within)
@@ -100,10 +103,10 @@ class VelocityProfile:
         """The joints `t` s after the start of the last plan."""
         p, v, a = self._trajectory.at_time(t)
         accelerations = np.minimum(np.maximum(a, -self._acceleration), self._acceleration)
-        return JointState(np.array(p), np.array(v), accelerations)
+        return JointState(self._origin + p, np.array(v), accelerations)
 
     def _plan(self, state: JointState, velocity: list[float]) -> None:
-        self._input.current_position = state.positions.tolist()
+        self._origin = state.positions
         self._input.current_velocity = state.velocities.tolist()
         self._input.current_acceleration = state.accelerations.tolist()
         self._input.target_velocity = velocity

@@ -19,7 +19,7 @@ from internvla_ros.motion.servo import EmbeddedServo, ServoError
 from internvla_ros.nodes.joints import JointReading
 from internvla_ros.robots.embodiment import Embodiment
 
-_AT_REST = 1e-3  # rad/s, joints slower than this have stopped
+_AT_REST = 1e-6  # rad/s, joints slower than this have stopped
 _DISPLACED = 0.05  # rad, an arm at rest this far from its last setpoint was moved by others
 
 
@@ -269,12 +269,13 @@ class ArmController:
         self._state = state
         if not self._servo.started:
             return Report(state, reason, measured=measured)
+        was_moving = self._moving()
         command = self._servo.stop(now + self._period)
         self._command, self._due = command, command.tip
         return Report(
             state,
             reason,
-            command=command if self._moving() else None,
+            command=command if was_moving else None,
             gripper=self._gripper_sent if self._gripper_sent is not None else 1.0,
             commanded=command.tip,
             measured=measured,
