@@ -84,13 +84,13 @@ class RecordNode(Node):
     def _write(self, topic: str, typename: str, data: bytes, latched: bool) -> None:
         if self._problem:
             return
-        if topic == self._instruction_topic:
-            self._turn(data)
         try:
             self._recording.write(topic, typename, data, self._now(), latched=latched)
         except BagError as error:
             self._fail(str(error))
         self._messages += 1
+        if topic == self._instruction_topic:
+            self._turn(data)
 
     def _turn(self, data: bytes) -> None:
         """Another instruction: in mode "tasks" one stretch ends and, unless empty, one begins."""
