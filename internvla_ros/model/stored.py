@@ -51,21 +51,24 @@ class StoredTensor:
         dtype: torch.dtype | None = None,
         device: str | torch.device = "cpu",
         progress: Callable[[int], object] | None = None,
+        staging: Tensor | None = None,
     ) -> Tensor:
         """The tensor in memory of its own; floating-point ones as `dtype`, where one is given.
 
-        `progress` is called with the bytes of every chunk that was read. Raises `CheckpointError`
-        where the file ends too soon.
+        `progress` is called with the bytes of every chunk that was read. `staging`, which
+        `staging_area` makes, spares many reads their own: memory between tensors that stay is not
+        given back. Raises `CheckpointError` where the file ends too soon.
         """
         wanted = dtype if dtype is not None and self.dtype.is_floating_point else self.dtype
         tensor = torch.empty(self.shape, dtype=wanted, device=device)
         direct = wanted == self.dtype and tensor.device.type == "cpu"
         flat = tensor.view(-1)
+        area = torch.empty(0) if direct else staging if staging is not None else staging_area()
         with self.path.open("rb", buffering=0) as file:
             file.seek(self.offset)
             for start, stop in self._chunks():
                 part = flat[start:stop]
-                target = part if direct else torch.empty(stop - start, dtype=self.dtype)
+                target = part if direct else self._within(area, stop - start)
                 self._fill(target, file)
                 if not direct:
                     part.copy_(target)
@@ -85,6 +88,9 @@ class StoredTensor:
         for start in range(0, size, step):
             yield start, min(start + step, size)
 
+    def _within(self, area: Tensor, count: int) -> Tensor:
+        return area[: count * self.dtype.itemsize].view(self.dtype)
+
     def _fill(self, target: Tensor, file: BinaryIO) -> None:
         view = target.view(torch.uint8).numpy().data
         while view.nbytes:
@@ -94,3 +100,8 @@ class StoredTensor:
                     f"{self.path} is truncated: it ends {view.nbytes} bytes early"
                 )
             view = view[count:]
+
+
+def staging_area() -> Tensor:
+    """Memory for one chunk, on its way to another type or device."""
+    return torch.empty(CHUNK, dtype=torch.uint8)

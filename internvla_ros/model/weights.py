@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from tqdm import tqdm
 
-from internvla_ros.model.stored import CheckpointError, StoredTensor
+from internvla_ros.model.stored import CheckpointError, StoredTensor, staging_area
 
 SHOWN = 5
 """Names of each kind in an error."""
@@ -99,15 +99,16 @@ def load_weights(
         desc=f"loading {part.rstrip('.') or 'policy'}",
         disable=None if progress is None else not progress,
     )
+    staging = staging_area()
     with bar, torch.no_grad():
         for name, tensor in own.items():
             entry = source.entries.get(part + name)
             if name in ties or entry is None:
                 continue
             if hollow:
-                _put(network, name, entry.read(dtype, device, bar.update))
+                _put(network, name, entry.read(dtype, device, bar.update, staging))
             else:
-                tensor.copy_(entry.read(tensor.dtype, tensor.device, bar.update))
+                tensor.copy_(entry.read(tensor.dtype, tensor.device, bar.update, staging))
     if hollow:
         for name, first in ties.items():
             _tie(network, name, first)
