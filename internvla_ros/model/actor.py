@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from internvla_ros.model.images import AnyImage, to_tensor
 from internvla_ros.model.plan import Plan
 from internvla_ros.model.pretrained import load_part
 from internvla_ros.model.qformer import LayerwiseQFormer
+from internvla_ros.model.realtime import Commitment, realtime_ddim_sample
 from internvla_ros.model.vision_expert import VisionExpert
 
 Views = Sequence[AnyImage]
@@ -77,12 +79,20 @@ class Actor(nn.Module):
         guidance: float | None = None,
         sampler: str = "ddim",
         unnorm_key: str | None = None,
+        previous: NDArray[np.float64] | None = None,
+        frozen: int = 0,
     ) -> NDArray[np.float64]:
         """Action chunks [B, T, D] in SI units, un-normalised by the named statistics.
 
-        Arguments as in `sample`; a gripper is 0 or 1.
+        `previous` [B, K, D] in SI units is what is left of the chunk in execution, of which
+        `frozen` steps will be executed before this chunk arrives: it goes on from there (see
+        `realtime.Commitment`). Other arguments as in `sample`; a gripper is 0 or 1.
         """
         statistics = self.statistics_of(unnorm_key)
+        commitment = None
+        if previous is not None:
+            known = torch.as_tensor(statistics.action.normalise(previous), device=self.device)
+            commitment = Commitment(known.float(), frozen)
         actions = self.sample(
             images,
             plan,
@@ -93,6 +103,7 @@ class Actor(nn.Module):
             num_ddim_steps=num_ddim_steps,
             guidance=guidance,
             sampler=sampler,
+            commitment=commitment,
         )
         return statistics.action.unnormalise(actions.double().cpu().numpy())
 
@@ -109,6 +120,7 @@ class Actor(nn.Module):
         num_ddim_steps: int | None = None,
         guidance: float | None = None,
         sampler: str = "ddim",
+        commitment: Commitment | None = None,
     ) -> Tensor:
         """Normalised action chunks float32 [B, T, D], about -1..1.
 
@@ -125,12 +137,21 @@ class Actor(nn.Module):
             num_ddim_steps, guidance: denoising steps, and scale of classifier-free guidance; None:
                 as configured.
             sampler: one of `diffusion.SAMPLERS`.
+            commitment: what the chunk has to go on from, normalised; it is sampled by DDIM.
         """
         batch = len(images)
         if sampler not in SAMPLERS:
             raise ValueError(f"no sampler '{sampler}'; there are {', '.join(SAMPLERS)}")
         places = self._places(points, batch)
-        actions = self.run(
+        draft = 0.0 if places is None or states is None else self._draft(places, states)
+        scale = self.config.actor.draft_scale or 1.0
+        if commitment is not None:
+            known = commitment.previous.shape[1]
+            ahead = draft if isinstance(draft, float) else draft[:, :known]
+            commitment = replace(commitment, previous=(commitment.previous - ahead) / scale)
+        # What real-time chunking differentiates is neither compiled nor captured.
+        run = self.run if commitment is None else eager
+        residual = run(
             self._denoised,
             *self._memory(images, plan),
             places,
@@ -139,11 +160,13 @@ class Actor(nn.Module):
             sampler,
             self.config.num_ddim_steps if num_ddim_steps is None else num_ddim_steps,
             self.config.guidance if guidance is None else guidance,
+            commitment,
         )
-        if places is not None and states is not None and self.config.actor.draft_scale:
-            draft = self.dit.drafted(places, states)
-            actions = draft + self.config.actor.draft_scale * actions
-        return actions
+        return draft + scale * residual
+
+    def _draft(self, points: Tensor, states: Tensor) -> Tensor | float:
+        """The regressed chunk [B, T, D], 0 for policies that draft none."""
+        return self.dit.drafted(points, states) if self.config.actor.draft_scale else 0.0
 
     def condition(
         self,
@@ -205,6 +228,7 @@ class Actor(nn.Module):
         sampler: str,
         steps: int,
         scale: float,
+        commitment: Commitment | None,
     ) -> Tensor:
         if hidden_states is None or vision_tokens is None:
             condition = self.dit.uncondition.expand(len(noise), -1, -1)
@@ -213,6 +237,8 @@ class Actor(nn.Module):
         predictor = NoisePredictor(
             self.dit, condition, points, states, scale=scale, steps=self.schedule.steps
         )
+        if commitment is not None:
+            return realtime_ddim_sample(predictor, noise, self.schedule, steps, commitment)
         return SAMPLERS[sampler](predictor, noise, self.schedule, steps)
 
     def _noise(self, batch: int, seed: int, noise: Tensor | None) -> Tensor:
