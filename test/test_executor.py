@@ -225,6 +225,8 @@ def test_refusals_say_why_and_change_nothing() -> None:
     far[3, 0] = 0.5
     wild = np.tile(STEADY, (4, 1))
     wild[1, 4] = 3.0
+    grip = np.tile(STEADY, (4, 1))
+    grip[0, 6] = 1e300
     assert add(chunk(now - 0.1, 7), now).accepted
     before = clock.executor.setpoint(now + 0.1).pose
     cases = [
@@ -234,6 +236,7 @@ def test_refusals_say_why_and_change_nothing() -> None:
         (Chunk(now, DT, bad, 8), "step 2 is not finite"),
         (Chunk(now, DT, far, 8), "step 3 moves 0.50 m"),
         (Chunk(now, DT, wild, 8), "step 1 turns 3.00 rad"),
+        (Chunk(now, DT, grip, 8), "step 0 has a gripper number of 1e+300"),
         (Chunk(now, 0.0, bad, 8), "step time is 0.0"),
         (Chunk(math.nan, DT, bad, 8), "stamp is nan"),
         (Chunk(now, DT, np.zeros((0, 7)), 8), r"shape (0, 7)"),

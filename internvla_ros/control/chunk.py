@@ -15,6 +15,7 @@ Array = NDArray[np.float64]
 
 _LARGEST_SHIFT = 0.25  # m in one step: more is a broken policy, not a motion
 _LARGEST_TURN = math.pi / 2  # rad in one step
+_LARGEST_GRIP = 10.0  # far beyond what any convention of grippers uses
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,9 @@ def fault(chunk: Chunk) -> str:
     shifts = np.linalg.norm(actions[:, :3], axis=1)
     if shifts.max() > _LARGEST_SHIFT:
         return f"step {int(shifts.argmax())} moves {shifts.max():.2f} m, over {_LARGEST_SHIFT} m"
+    grips = np.abs(actions[:, 6])
+    if grips.max() > _LARGEST_GRIP:
+        return f"step {int(grips.argmax())} has a gripper number of {grips.max():.3g}"
     turns = np.linalg.norm(actions[:, 3:6], axis=1)
     if turns.max() > _LARGEST_TURN:
         return f"step {int(turns.argmax())} turns {turns.max():.2f} rad, over {_LARGEST_TURN:.2f}"
