@@ -83,12 +83,14 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     network = hollow_policy(checkpoint)
     check_weights(network, weights)
     parts = {name: _parameters(part) for name, part in network.named_children()}
-    released = checkpoint.weights.path.suffix == ".pt"
+    released = weights.path.suffix == ".pt"
+    # By place, for tied weights are listed twice and stored once.
+    sizes = {(e.path, e.offset): e.nbytes for e in weights.entries.values() if e.nbytes}
     return {
         "folder": str(checkpoint.folder),
         "layout": "released" if released else "internvla",
         **({"training steps": checkpoint.origin.step} if checkpoint.origin is not None else {}),
-        "megabytes": round(sum(entry.nbytes for entry in weights.entries.values()) / 1e6, 1),
+        "megabytes": round(sum(sizes.values()) / 1e6, 1),
         "stored as": sorted(
             {str(weights.dtype(n)).removeprefix("torch.") for n in weights.names()}
         ),
