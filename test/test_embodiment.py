@@ -19,6 +19,7 @@ from internvla_ros.robots.embodiment import (
     load_embodiment,
 )
 
+ROBOT = load_embodiment("widowx_250s")
 WIDOWX = resource("config/robots/widowx_250s.yaml")
 
 
@@ -67,9 +68,11 @@ def test_fr3_velocity_limits_are_the_published_ones() -> None:
 @pytest.mark.parametrize("name", known_embodiments())
 def test_down_is_a_rotation_whose_tip_axis_points_down(name: str) -> None:
     robot = load_embodiment(name)
-    np.testing.assert_allclose(robot.down.T @ robot.down, np.eye(3))
+    np.testing.assert_allclose(robot.down.T @ robot.down, np.eye(3), atol=1e-12)
     assert np.linalg.det(robot.down) == pytest.approx(1.0)
-    np.testing.assert_array_equal(robot.down[:, "xyz".index(robot.tip_axis)], (0, 0, -1))
+    out = robot.down[:, "xyz".index(robot.tip_axis)]
+    assert out[1] == 0.0 and out[2] < -0.85
+    assert np.arctan2(-out[0], -out[2]) == pytest.approx(robot.tabletop.tilt)
     assert abs(robot.down[1, 1]) == 1.0
 
 
@@ -105,8 +108,8 @@ def test_missing_file(tmp_path: Path) -> None:
         ("jerk: [800.0,", "jerk: [true,", "expected 6 finite numbers"),
         ("stiffness: [2500.0,", "stiffness: ['2500.0',", "expected 6 finite numbers"),
         ("turn_jerk: 300.0", "turn_jerk: .inf", "positive"),
-        ("ignored: []", "ignored: [[a, b], [c]]", "a pair of names"),
-        ("ignored: []", "ignored: none", "a list of pairs"),
+        ("  ignored:", "  ignored: none\n  not_read:", "a list of pairs"),
+        ("    - [gripper_bar_link, lower_forearm_link]", "    - [a, b]\n    - [c]", "a pair of"),
         ("table_ignored: [base_link,", "table_ignored: [3,", "a list of names"),
         ("floor: -0.6", "floor: 0.5", "below the height"),
         ("x: [0.20, 0.40]", "x: [0.40, 0.20]", "rising"),
@@ -185,13 +188,13 @@ def test_files_that_are_no_robots(tmp_path: Path, text: str) -> None:
 
 @given(st.floats(0, 1))
 def test_gripper_opening_and_position_agree(opening: float) -> None:
-    gripper = load_embodiment("widowx_250s").gripper
+    gripper = ROBOT.gripper
     assert gripper.opening(gripper.position(opening)) == pytest.approx(opening)
 
 
 @given(st.floats(-10, 10))
 def test_gripper_stays_in_its_range(value: float) -> None:
-    gripper = load_embodiment("widowx_250s").gripper
+    gripper = ROBOT.gripper
     assert 0.0 <= gripper.opening(value) <= 1.0
     assert 0.015 <= gripper.position(value) <= 0.037
 

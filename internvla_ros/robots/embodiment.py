@@ -174,6 +174,7 @@ class Tabletop:
         spacing: least distance between the middles of things to grasp.
         grasp: height of the tip above the top when it grasps.
         opening: how far the gripper opens (0..1) to go about a thing.
+        tilt: how far (rad) a tip that reaches down is turned about the base's y axis.
     """
 
     height: float
@@ -186,6 +187,7 @@ class Tabletop:
     spacing: float
     grasp: float
     opening: float
+    tilt: float
 
 
 @dataclass(frozen=True)
@@ -274,8 +276,19 @@ class Embodiment:
 
     @property
     def down(self) -> NDArray[np.float64]:
-        """[3, 3] rotation of a tip that points straight down, fingers opening along base y."""
-        return np.array(_DOWN[self.tip_axis])
+        """[3, 3] rotation of a tip that reaches for the table, fingers opening along base y.
+
+        It points straight down where the wrist can, else it leans as the table-top says.
+        """
+        straight = np.array(_DOWN[self.tip_axis])
+        tilt = self.tabletop.tilt
+        cos, sin = np.cos(tilt), np.sin(tilt)
+        return np.array([[cos, 0.0, sin], [0.0, 1.0, 0.0], [-sin, 0.0, cos]]) @ straight
+
+    @property
+    def posture(self) -> NDArray[np.float64] | None:
+        """[n] what inverse kinematics prefers where the arm has freedom left; None: it has none."""
+        return self.ready if len(self.joints) > 6 else None
 
     def velocity_limits(self, q: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The lowest and highest velocity [n] (rad/s) that joints at q [n] may have."""
@@ -454,6 +467,7 @@ def _tabletop(section: Section) -> Tabletop:
         spacing=section.number("spacing"),
         grasp=section.number("grasp"),
         opening=section.fraction("opening"),
+        tilt=section.number("tilt", positive=False),
     )
     if tabletop.floor >= tabletop.height:
         raise section.error("floor", "must be below the height of the table")

@@ -11,18 +11,13 @@ from internvla_ros.data.episode import Episode, Frame
 from internvla_ros.motion.se3 import Pose, interpolate, matrix_to_rpy, rot6d, rpy_to_matrix
 from internvla_ros.motion.servo import EmbeddedServo
 from internvla_ros.sim.expert import Expert
-from internvla_ros.sim.scene import (
-    DOWN,
-    START_HEIGHT,
-    TABLE_X,
-    TABLE_Y,
-    Scene,
-    arm_kinematics,
-)
+from internvla_ros.sim.scene import Scene, arm_kinematics
 from internvla_ros.sim.world import World
 
 PICTURE = (320, 240)  # width and height of recorded pictures
 MAX_STEPS = 90  # of the policy, in one episode
+_HIGH = 0.08  # m above the table at which a tip is clear of what lies on it
+_NEAR_OBJECTS = 0.16  # m above the table up to which a tip counts as near an object
 _REST_STEPS = 2  # recorded after the task is done, so that resting is learned too
 
 
@@ -105,16 +100,18 @@ def snapshot(world: World, scene: Scene, rng: np.random.Generator) -> Frame:
     for _ in range(50):
         position = _snapshot_tip(world, scene, rng, held)
         tilt = rng.normal(scale=(0.03, 0.03, 0.08))
-        found = kinematics.inverse(Pose(position, rpy_to_matrix(tilt) @ DOWN), embodiment.ready)
+        target = Pose(position, rpy_to_matrix(tilt) @ embodiment.down)
+        found = kinematics.inverse(target, embodiment.ready, posture=embodiment.posture)
         if found.converged:
             break
     else:
         raise RolloutError("found no reachable pose over the table")
-    any_opening = rng.random() < 0.15 and position[2] > 0.08
-    opening = float(rng.uniform(0, 1)) if any_opening else 1.0
+    table = embodiment.tabletop
+    any_opening = rng.random() < 0.15 and position[2] > table.height + _HIGH
+    opening = float(rng.uniform(0, 1)) if any_opening else table.opening
     if held:
         size = scene.object(scene.task.pick).size
-        opening = embodiment.gripper.opening(size / 2 + 0.007)
+        opening = embodiment.gripper.opening_for(size)
     world.teleport(found.q, opening, scene.task.pick if held else None)
     return observe(world, holding=held)
 
@@ -207,14 +204,16 @@ def _snapshot_tip(
     world: World, scene: Scene, rng: np.random.Generator, held: bool
 ) -> NDArray[np.float64]:
     """A tip position [3]: over some object half of the time, never inside anything."""
-    low = 0.08
-    lower, upper = np.transpose([TABLE_X, TABLE_Y, (low, START_HEIGHT[1])])
+    table = world.embodiment.tabletop
+    lower, upper = np.transpose([table.x, table.y, (_HIGH, table.start_height[1])])
     spot = rng.uniform(lower, upper)
     if rng.random() < 0.5:
         target = scene.objects[int(rng.integers(len(scene.objects)))]
         if held or rng.random() < 0.5:
             target = scene.object(scene.task.place if held else scene.task.pick)
         around = rng.normal(scale=0.012, size=2)
-        floor = 0.020 if target.name == scene.task.pick and not held else low
-        spot = np.array([target.x + around[0], target.y + around[1], rng.uniform(floor, 0.16)])
+        floor = table.grasp - 0.002 if target.name == scene.task.pick and not held else _HIGH
+        height = rng.uniform(floor, _NEAR_OBJECTS)
+        spot = np.array([target.x + around[0], target.y + around[1], height])
+    spot[2] += table.height
     return np.asarray(spot)

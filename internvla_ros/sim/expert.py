@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 
 from internvla_ros.motion.se3 import Pose, interpolate, matrix_to_rotvec
 from internvla_ros.robots.embodiment import Embodiment
-from internvla_ros.sim.scene import DOWN, RECEPTACLES
+from internvla_ros.sim.scene import RECEPTACLES
 from internvla_ros.sim.world import World
 
 PHASES = ("approach", "descend", "close", "lift", "carry", "lower", "open", "retreat")
 
 _SPEED, _TURN = 0.27, 1.25  # m/s and rad/s
-_HOVER, _GRASP, _CARRY, _RETREAT = 0.085, 0.022, 0.105, 0.120  # heights of the tip, m
-_CLEARED = 0.075  # from this height on the object may travel sideways
+_SHARE = 0.6  # of the tip's own speed limits that is used where they are lower
+_HOVER, _CARRY, _RETREAT = 0.0695, 0.0895, 0.1045  # heights of the fingers' ends, m
+_CLEARED = 0.0595  # from this height of the fingers' ends on the object may travel sideways
 _NEAR, _CLOSE = 0.012, 0.007  # m: near enough to go down; to close or open the gripper
-_FINGERS = 0.0155  # m that the fingers reach beyond the tip
 _GONE = 0.030  # m from the tip at which an object that is not felt any more has been dropped
 _LOST = 4  # steps of closing after which a grasp counts as failed
 
@@ -30,6 +30,11 @@ class Expert:
 
     def __init__(self, embodiment: Embodiment) -> None:
         self._period = 1.0 / embodiment.policy_rate
+        self._table = embodiment.tabletop
+        self._down = embodiment.down
+        self._reach = embodiment.gripper.reach
+        self._speed = min(_SPEED, _SHARE * embodiment.tip_limits.speed)
+        self._turn = min(_TURN, _SHARE * embodiment.tip_limits.turn)
         self._phase = "approach"
         self._waited = 0
         self._opening = 1.0
@@ -48,16 +53,19 @@ class Expert:
             commanded: the tip pose commanded last.
 
         Returns:
-            The pose to command next (one policy period on), the gripper's target (0 or 1), the
-            name of the phase, and whether the task is done and the arm out of the way.
+            The pose to command next (one policy period on), the gripper's target (0 or as far open
+            as the table-top says), the name of the phase, and whether the task is done and the arm
+            out of the way.
         """
         phase = self._next_phase(world, commanded)
         self._waited = self._waited + 1 if phase == self._phase else 0
         self._phase = phase
         self._opening = world.gripper_opening
-        goal = Pose(self._goal(world, commanded.position), DOWN)
-        gripper = 0.0 if phase in ("close", "lift", "carry", "lower") else 1.0
-        done = phase == "retreat" and world.success() and commanded.position[2] > _HOVER
+        goal = Pose(self._goal(world, commanded.position), self._down)
+        closed = phase in ("close", "lift", "carry", "lower")
+        gripper = 0.0 if closed else self._table.opening
+        away = self._height(commanded.position) > _HOVER + self._reach
+        done = phase == "retreat" and world.success() and away
         return self._towards(commanded, goal), gripper, phase, done
 
     def _next_phase(self, world: World, commanded: Pose) -> str:
@@ -78,7 +86,7 @@ class Expert:
         offset = np.hypot(*(world.object_position(task.pick) - tip)[:2])
         if offset > (_NEAR if self._phase == "approach" else 2 * _NEAR):
             return "approach"
-        if offset < _CLOSE and abs(tip[2] - _GRASP) < _CLOSE:
+        if offset < _CLOSE and abs(self._height(tip) - self._table.grasp) < _CLOSE:
             return "close"
         return "descend"
 
@@ -87,8 +95,8 @@ class Expert:
         goal = world.object_position(world.scene.task.place)
         offset = np.hypot(*(goal - world.object_position(world.scene.task.pick))[:2])
         if offset > (_NEAR if self._phase != "lower" else 2 * _NEAR):
-            return "carry" if tip[2] > _CLEARED else "lift"
-        if self._phase == "lower" and tip[2] < self._release(world) + _CLOSE:
+            return "carry" if self._height(tip) > _CLEARED + self._reach else "lift"
+        if self._phase == "lower" and self._height(tip) < self._release(world) + _CLOSE:
             return "open"
         return "lower"
 
@@ -99,32 +107,37 @@ class Expert:
         if self._phase in ("carry", "lower"):
             # The object need not be in the middle of the fingers: bring it, not the tip, there.
             place = place + world.tip_pose().position - pick
-        x, y, z = {
-            "approach": (pick[0], pick[1], _HOVER),
-            "descend": (pick[0], pick[1], _GRASP),
-            "close": (commanded[0], commanded[1], _GRASP),
-            "lift": (commanded[0], commanded[1], _CARRY),
-            "carry": (place[0], place[1], _CARRY),
+        here, reach, grasp = self._height(commanded), self._reach, self._table.grasp
+        x, y, height = {
+            "approach": (pick[0], pick[1], _HOVER + reach),
+            "descend": (pick[0], pick[1], grasp),
+            "close": (commanded[0], commanded[1], grasp),
+            "lift": (commanded[0], commanded[1], _CARRY + reach),
+            "carry": (place[0], place[1], _CARRY + reach),
             "lower": (place[0], place[1], self._release(world)),
-            "open": (commanded[0], commanded[1], commanded[2]),
-            "retreat": (commanded[0], commanded[1], _RETREAT),
+            "open": (commanded[0], commanded[1], here),
+            "retreat": (commanded[0], commanded[1], _RETREAT + reach),
         }[self._phase]
         if self._phase == "approach" and np.hypot(x - commanded[0], y - commanded[1]) > 0.04:
-            low = commanded[2] < _CLEARED
+            low = here < _CLEARED + reach
             x, y = (commanded[0], commanded[1]) if low else (x, y)  # first up, then sideways
-        return np.array([x, y, z])
+        return np.array([x, y, height + self._table.height])
+
+    def _height(self, tip: NDArray[np.float64]) -> float:
+        """Of the tip above the table."""
+        return float(tip[2]) - self._table.height
 
     def _release(self, world: World) -> float:
-        """The tip's height at which the object is let go: fingertips clear of the rim."""
+        """The tip's height above the table at which the object is let go, clear of the rim."""
         shape = RECEPTACLES[world.scene.object(world.scene.task.place).kind]
-        return max(shape.rim + _FINGERS + 0.004, shape.floor + _GRASP + 0.008)
+        return max(shape.rim + self._reach + 0.004, shape.floor + self._table.grasp + 0.008)
 
     def _towards(self, here: Pose, goal: Pose) -> Pose:
         """As far from here to the goal as one period allows; shift and turn go side by side."""
         shift = goal.position - here.position
         distance = float(np.linalg.norm(shift))
         angle = float(np.linalg.norm(matrix_to_rotvec(here.rotation.T @ goal.rotation)))
-        step = min(1.0, _SPEED * self._period / distance) if distance > 0 else 1.0
-        turn = min(1.0, _TURN * self._period / angle) if angle > 0 else 1.0
+        step = min(1.0, self._speed * self._period / distance) if distance > 0 else 1.0
+        turn = min(1.0, self._turn * self._period / angle) if angle > 0 else 1.0
         rotation = interpolate(here, goal, turn).rotation
         return Pose(here.position + step * shift, rotation)

@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from internvla_ros.motion.se3 import matrix_to_quaternion
 from internvla_ros.robots.description import urdf
-from internvla_ros.robots.embodiment import CameraSpec, Embodiment
+from internvla_ros.robots.embodiment import CameraSpec, Embodiment, Tabletop
 from internvla_ros.sim.scene import LARGEST, MAX_MOVABLES, MAX_RECEPTACLES, RECEPTACLES
 
 TIMESTEP = 0.002
 KEY_LIGHT = 0.50  # brightness of the main light
 PARKED = -5.0  # height (m) of bodies that a scene does not use
 LARGEST_PICTURE = (1280, 960)
+_BOARD = 0.02  # half the thickness of the table's board, m
 
 _SHOWN, _HIDDEN = 1, 3  # groups of geoms; the renderer draws those below 3
 # contype, conaffinity: the arm touches objects and table, never itself.
@@ -40,9 +41,7 @@ _WALLS = 16  # boxes of a round wall
 # under a firm grip sink into softer contacts and creep.
 _CONTACT = (0.004, 1.0)
 
-# Stiffness (Nm/rad) from the shoulder to the wrist; the damping ratio is 1.
-_STIFFNESS, _ARMATURE = (2500.0, 2500.0, 2000.0, 600.0, 600.0, 300.0), 0.05
-_FINGER_STIFFNESS, _FINGER_DAMPING, _FINGER_FORCE = 900.0, 40.0, 12.0
+_ARMATURE = 0.05  # kg m^2 (or kg) that a motor adds to its joint
 
 
 def build_model(embodiment: Embodiment) -> mujoco.MjModel:
@@ -53,7 +52,7 @@ def build_model(embodiment: Embodiment) -> mujoco.MjModel:
     spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
     spec.option.impratio = 10.0
     _drive(spec, embodiment)
-    _surroundings(spec)
+    _surroundings(spec, embodiment.tabletop)
     for camera in embodiment.cameras:
         _camera(spec, camera)
     _turned_meshes(spec)
@@ -99,32 +98,43 @@ def _robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
 
 def _drive(spec: mujoco.MjSpec, embodiment: Embodiment) -> None:
     """Position servos: critically damped joints, fingers of limited force."""
-    for name, stiffness in zip(embodiment.joints, _STIFFNESS, strict=True):
+    gripper = embodiment.gripper
+    for name, stiffness in zip(embodiment.joints, embodiment.stiffness, strict=True):
         joint = spec.joint(name)
         joint.armature = _ARMATURE
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
         actuator.set_to_position(kp=stiffness, dampratio=1.0)
-    for name in embodiment.gripper.joints:
+    for name in gripper.joints:
         joint = spec.joint(name)
-        joint.armature = 0.05
+        joint.armature = _ARMATURE
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        actuator.set_to_position(kp=_FINGER_STIFFNESS, kv=_FINGER_DAMPING)
-        actuator.forcerange = (-_FINGER_FORCE, _FINGER_FORCE)
+        actuator.set_to_position(kp=gripper.stiffness, kv=gripper.damping)
+        actuator.forcerange = (-gripper.effort, gripper.effort)
         actuator.forcelimited = True
-        for geom in joint.parent.geoms:
-            if geom.contype:
-                geom.friction, geom.priority = _GRIP, 1
+        _grips(joint.parent)
 
 
-def _surroundings(spec: mujoco.MjSpec) -> None:
+def _grips(body: mujoco.MjsBody) -> None:
+    """A finger and what is fixed to it hold things fast."""
+    for geom in body.geoms:
+        if geom.contype:
+            geom.friction, geom.priority = _GRIP, 1
+    for part in body.bodies:
+        _grips(part)
+
+
+def _surroundings(spec: mujoco.MjSpec, tabletop: Tabletop) -> None:
     """Table, floor, lights, and a renderer without shadows and multisampling."""
     world = spec.worldbody
     table = world.add_geom(
-        name="table", type=_GEOM.mjGEOM_BOX, size=(0.36, 0.42, 0.02), pos=(0.19, 0, -0.02)
+        name="table",
+        type=_GEOM.mjGEOM_BOX,
+        size=(tabletop.size[0] / 2, tabletop.size[1] / 2, _BOARD),
+        pos=(*tabletop.centre, tabletop.height - _BOARD),
     )
     _felt(table)
     floor = world.add_geom(
-        name="floor", type=_GEOM.mjGEOM_PLANE, size=(4, 4, 0.1), pos=(0, 0, -0.6)
+        name="floor", type=_GEOM.mjGEOM_PLANE, size=(4, 4, 0.1), pos=(0, 0, tabletop.floor)
     )
     floor.contype = floor.conaffinity = 0
     for name, share in (("key", KEY_LIGHT), ("fill", 0.12)):

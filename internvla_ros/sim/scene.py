@@ -1,6 +1,6 @@
 """Table-top scenes as data: which objects lie where, and what is asked for.
 
-Positions are metres in the robot's base frame, whose z = 0 is the top of the table.
+Positions are metres in the robot's base frame; what a table-top is like says the embodiment.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import Pose, rpy_to_matrix
 from internvla_ros.robots.description import urdf
-from internvla_ros.robots.embodiment import Embodiment
+from internvla_ros.robots.embodiment import Embodiment, Tabletop
 
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (0.80, 0.10, 0.10),
@@ -28,11 +28,7 @@ MOVABLES = ("cube", "cylinder", "ball")
 SMALLEST, LARGEST = 0.030, 0.042  # m, width and height of a movable
 MAX_MOVABLES, MAX_RECEPTACLES = 3, 2
 
-TABLE_X, TABLE_Y = (0.20, 0.40), (-0.18, 0.18)  # where the centres of objects lie
-START_HEIGHT = (0.10, 0.25)  # of the tip
-
-DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
-"""Rotation of a tip that points straight down, its fingers opening along the base's y axis."""
+_RIM_SPACING = 0.030  # m that a thing may be nearer to a receptacle's rim than to another thing
 
 
 @dataclass(frozen=True)
@@ -188,12 +184,14 @@ def sample_start(
     rng: np.random.Generator, embodiment: Embodiment, kinematics: Kinematics
 ) -> NDArray[np.float64]:
     """Joint positions [n] that hold the tip, pointing nearly down, anywhere over the table."""
+    table = embodiment.tabletop
     for _ in range(200):
-        lower, upper = np.transpose([TABLE_X, TABLE_Y, START_HEIGHT])
+        lower, upper = np.transpose([table.x, table.y, table.start_height])
         position = rng.uniform(lower, upper)
+        position[2] += table.height
         tilt = rng.uniform((-0.05, -0.05, -0.25), (0.05, 0.05, 0.25))
-        target = Pose(position, rpy_to_matrix(tilt) @ DOWN)
-        found = kinematics.inverse(target, embodiment.ready)
+        target = Pose(position, rpy_to_matrix(tilt) @ embodiment.down)
+        found = kinematics.inverse(target, embodiment.ready, posture=embodiment.posture)
         if found.converged:
             return found.q
     raise SceneError(f"robot {embodiment.name} reaches nowhere above the table")
@@ -221,7 +219,7 @@ def _build(
         templates = TEMPLATES[relation]
         template = templates[int(rng.integers(len(templates)))]
         instruction = template.format(pick=pick, place=place)
-    objects = _layout(rng, movables, receptacles)
+    objects = _layout(rng, embodiment.tabletop, movables, receptacles)
     order = rng.permutation(len(objects))
     if start == "ready":
         first = np.array(embodiment.ready)
@@ -236,19 +234,22 @@ def _build(
 
 
 def _layout(
-    rng: np.random.Generator, movables: list[tuple[str, str]], receptacles: list[tuple[str, str]]
+    rng: np.random.Generator,
+    table: Tabletop,
+    movables: list[tuple[str, str]],
+    receptacles: list[tuple[str, str]],
 ) -> list[ObjectSpec]:
     """Places everything clear of everything else, with room for the fingers about each movable."""
     for _ in range(1000):
         placed: list[ObjectSpec] = []
         for colour, kind in receptacles:
             margin = RECEPTACLES[kind].radius
-            spec = _try_to_place(rng, placed, colour, kind, "receptacle", margin, 0.030)
+            spec = _try_to_place(rng, table, placed, colour, kind, "receptacle", margin, 0.030)
             if spec is not None:
                 placed.append(spec)
         for colour, kind in movables:
             size = float(rng.uniform(SMALLEST, LARGEST))
-            spec = _try_to_place(rng, placed, colour, kind, "movable", size, 0.0)
+            spec = _try_to_place(rng, table, placed, colour, kind, "movable", size, 0.0)
             if spec is not None:
                 placed.append(spec)
         if len(placed) == len(movables) + len(receptacles):
@@ -258,6 +259,7 @@ def _layout(
 
 def _try_to_place(
     rng: np.random.Generator,
+    table: Tabletop,
     placed: list[ObjectSpec],
     colour: str,
     kind: str,
@@ -266,9 +268,9 @@ def _try_to_place(
     inset: float,
 ) -> ObjectSpec | None:
     for _ in range(30):
-        x = float(rng.uniform(TABLE_X[0] + inset, TABLE_X[1] - inset))
-        y = float(rng.uniform(TABLE_Y[0] + inset, TABLE_Y[1] - inset))
-        if all(np.hypot(x - o.x, y - o.y) >= _clearance(role, size, o) for o in placed):
+        x = float(rng.uniform(table.x[0] + inset, table.x[1] - inset))
+        y = float(rng.uniform(table.y[0] + inset, table.y[1] - inset))
+        if all(np.hypot(x - o.x, y - o.y) >= _clearance(table, role, size, o) for o in placed):
             yaw = float(rng.uniform(-0.25, 0.25))
             shade = rng.uniform(-0.06, 0.06, 3) + np.array(COLOURS[colour])
             red, green, blue = (float(v) for v in np.clip(shade, 0.0, 1.0))
@@ -277,13 +279,13 @@ def _try_to_place(
     return None
 
 
-def _clearance(role: str, size: float, other: ObjectSpec) -> float:
+def _clearance(table: Tabletop, role: str, size: float, other: ObjectSpec) -> float:
     """The least distance (m) between the centres of a new object and another one."""
     if role == "receptacle":
         return size + other.size + 0.010
     if other.role == "receptacle":
-        return other.size + 0.045
-    return 0.075
+        return other.size + table.spacing - _RIM_SPACING
+    return table.spacing
 
 
 def _look(rng: np.random.Generator) -> Look:

@@ -31,7 +31,7 @@ from internvla_ros.sim.scene import (
 
 _DENSITY = 700.0  # kg/m^3, wood
 _AT_REST = 0.05  # m/s: an object slower than this lies still
-_OPEN = 0.6  # opening from which the gripper counts as open
+_OPEN = 0.6  # share of the opening for going about things from which the gripper counts as open
 _RESTING = 0.020  # m that an object's centre may be above where it would lie flat
 _SETTLE = 0.1  # s of physics after a reset
 _ROUND_POINTS = 24
@@ -72,12 +72,21 @@ class World:
         fingers = embodiment.gripper.joints
         self._finger_q = self._addresses(fingers, self.model.jnt_qposadr)
         self._finger_u = np.array([self.model.actuator(name).id for name in fingers])
-        self._finger_sides = np.array([1.0, -1.0])[: len(fingers)]
-        self._finger_bodies = [
-            int(self.model.jnt_bodyid[self.model.joint(name).id]) for name in fingers
-        ]
+        self._finger_sides = np.array(embodiment.gripper.mirror)
+        self._finger_of = self._bodies_of_fingers(fingers)
         self._tip = self.model.body(embodiment.tip_frame).id
-        self._rest(embodiment.ready, 1.0)
+        self._due = 0.0
+        self._rest(embodiment.ready, embodiment.tabletop.opening)
+
+    def _bodies_of_fingers(self, joints: tuple[str, ...]) -> dict[int, int]:
+        """For each body that a finger's joint moves, the finger's own body."""
+        moved = [int(self.model.jnt_bodyid[self.model.joint(name).id]) for name in joints]
+        of = {body: body for body in moved}
+        for body in range(self.model.nbody):
+            parent = int(self.model.body_parentid[body])
+            if parent in of and body not in of:
+                of[body] = of[parent]
+        return of
 
     def _addresses(self, names: tuple[str, ...], table: NDArray[np.int32]) -> NDArray[np.int64]:
         return np.array([table[self.model.joint(name).id] for name in names], dtype=np.int64)
@@ -106,9 +115,9 @@ class World:
         mujoco.mj_resetData(self.model, self.data)
         for placed in self._objects.values():
             self._set_pose(placed)
-        self._rest(scene.start, 1.0)
+        self._rest(scene.start, self.embodiment.tabletop.opening)
         self.step(_SETTLE)
-        self.data.time = 0.0
+        self.data.time = self._due = 0.0
 
     def _hide_all(self) -> None:
         for slot in range(MAX_MOVABLES):
@@ -151,7 +160,8 @@ class World:
         self.model.body_gravcomp[body] = 0.0
         address = self._free_joint(body)
         turn = (np.cos(spec.yaw / 2), 0, 0, np.sin(spec.yaw / 2))
-        self.model.qpos0[address : address + 7] = (spec.x, spec.y, half + 0.0005, *turn)
+        top = self.embodiment.tabletop.height
+        self.model.qpos0[address : address + 7] = (spec.x, spec.y, top + (half + 0.0005), *turn)
         return _Placed(spec, body, (geom,))
 
     def _place_receptacle(self, slot: int, spec: ObjectSpec) -> _Placed:
@@ -168,7 +178,7 @@ class World:
         spec = placed.spec
         if spec.role == "receptacle":
             mocap = self.model.body_mocapid[placed.body]
-            self.data.mocap_pos[mocap] = (spec.x, spec.y, 0.0)
+            self.data.mocap_pos[mocap] = (spec.x, spec.y, self.embodiment.tabletop.height)
             self.data.mocap_quat[mocap] = (np.cos(spec.yaw / 2), 0, 0, np.sin(spec.yaw / 2))
 
     def _dress(self, scene: Scene) -> None:
@@ -212,8 +222,9 @@ class World:
         self.data.ctrl[self._finger_u] = finger * self._finger_sides
 
     def step(self, seconds: float) -> None:
-        """Lets that much time pass, to the nearest step of the physics."""
-        steps = max(1, round(seconds / self.model.opt.timestep))
+        """Lets that much time pass, to the nearest step of the physics; rests add up."""
+        self._due += seconds
+        steps = max(1, round((self._due - self.data.time) / self.model.opt.timestep))
         mujoco.mj_step(self.model, self.data, nstep=steps)
 
     @property
@@ -240,7 +251,7 @@ class World:
     def gripper_opening(self) -> float:
         """Measured, 0 closed .. 1 open."""
         return self.embodiment.gripper.opening(
-            float(np.mean(self.finger_positions * self._finger_sides))
+            float(np.mean(self.finger_positions / self._finger_sides))
         )
 
     def tip_pose(self) -> Pose:
@@ -266,11 +277,12 @@ class World:
 
     def _touching(self, placed: _Placed) -> set[int]:
         """The fingers (their bodies) that touch an object."""
-        fingers = set()
+        fingers: set[int] = set()
         bodies = self.model.geom_bodyid[self.data.contact.geom] if self.data.ncon else ()
         for first, second in bodies:
             if placed.body in (first, second):
-                fingers.update({int(first), int(second)} & set(self._finger_bodies))
+                touching = {int(first), int(second)} & self._finger_of.keys()
+                fingers.update(self._finger_of[body] for body in touching)
         return fingers
 
     def success(self) -> bool:
@@ -281,7 +293,7 @@ class World:
         return bool(
             self.placed(task.pick, task.place)
             and speed < _AT_REST
-            and self.gripper_opening > _OPEN
+            and self.gripper_opening > _OPEN * self.embodiment.tabletop.opening
             and not self._touching(pick)
         )
 
