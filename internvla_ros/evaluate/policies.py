@@ -62,6 +62,7 @@ class PlannerActor(Protocol):
         points: Array | None = None,
         *,
         seed: int = 0,
+        **options: Any,
     ) -> Array:
         """Chunks [B, T, 7] in SI units."""
         ...
@@ -134,6 +135,7 @@ class LearnedPolicy:
             np.stack([run.state() for run in runs]),
             np.stack(points) if self._model.config.actor.num_points else None,
             seed=self._seed,
+            **_commitment(runs),
         )
         return [Decision(c, a) for c, a in zip(chunks, answers, strict=True)]
 
@@ -150,6 +152,18 @@ class LearnedPolicy:
         if count == 0 or len(pixels) != count:
             return np.full((count, 2), math.nan)
         return pixels / [spec.width, spec.height]
+
+
+def _commitment(runs: Sequence[SceneRun]) -> dict[str, Any]:
+    """What a chunk has to go on from, as the actor takes it; nothing without real-time chunking."""
+    found = [run.commitment() for run in runs]
+    if not any(found):
+        return {}
+    if len(runs) > 1:
+        raise PolicyError("real-time chunking works on one scene at a time: use a batch of 1")
+    assert found[0] is not None
+    previous, frozen = found[0]
+    return {"previous": previous[None], "frozen": frozen}
 
 
 def fingerprint(folder: str | Path) -> str:

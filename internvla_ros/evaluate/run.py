@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.executor import ChunkExecutor
-from internvla_ros.motion.se3 import Pose, rot6d
+from internvla_ros.control.realtime import frozen_steps, remaining
+from internvla_ros.motion.collision import CollisionModel
+from internvla_ros.motion.se3 import Pose, distance, rot6d
 from internvla_ros.motion.servo import EmbeddedServo
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.sim.scene import Scene, arm_kinematics
@@ -60,6 +62,8 @@ class Outcome:
         held: names of the objects that were grasped, in order.
         refused: chunks that the executor refused.
         limited: share of control cycles in which the servo could not do as told.
+        jerk: m/s^3, root mean square of the tip's as commanded.
+        path_error: m, root mean square between the path of the chunks and the simulated tip.
         point_errors: distance in pixels between predicted and true points, pick and place, one
             pair an observation with an answer.
     """
@@ -69,6 +73,8 @@ class Outcome:
     held: list[str] = field(default_factory=list)
     refused: int = 0
     limited: float = 0.0
+    jerk: float = 0.0
+    path_error: float = 0.0
     point_errors: list[tuple[float, float]] = field(default_factory=list)
 
 
@@ -85,9 +91,16 @@ class SceneRun:
         self.embodiment: Embodiment = world.embodiment
         self._delivery = delivery
         self._kinematics = arm_kinematics(self.embodiment)
-        self._servo = EmbeddedServo(self.embodiment, self._kinematics)
+        self._servo = EmbeddedServo(
+            self.embodiment, self._kinematics, CollisionModel(self.embodiment).room
+        )
         self._executor = ChunkExecutor(
-            self.embodiment.action, delivery.blend, delivery.horizon, delivery.timeout
+            self.embodiment.action,
+            delivery.blend,
+            delivery.horizon,
+            delivery.timeout,
+            step_speed=self.embodiment.tip_limits.speed,
+            step_turn=self.embodiment.tip_limits.turn,
         )
         self._pending: deque[tuple[float, Chunk]] = deque()
         self.memory: dict[str, Any] = {}
@@ -101,6 +114,9 @@ class SceneRun:
         self.memory = {}
         self._pending.clear()
         self._cycles, self._limited, self._sequence = 0, 0, 0
+        self._sent: dict[int, Chunk] = {}
+        self._tips: list[Array] = []
+        self._errors: list[float] = []
         self.world.reset(scene)
         command = self._servo.start(scene.start, self.world.time)
         self.commanded: Pose = command.tip
@@ -128,6 +144,21 @@ class SceneRun:
         places = np.array([self.world.object_position(n) for n in (task.pick, task.place)])
         return self.world.project(places, camera, spec.width, spec.height)
 
+    def commitment(self) -> tuple[Array, int] | None:
+        """What a chunk observed now has to go on from, for real-time chunking; else None.
+
+        The actions [K, 7] that are left of the chunk in execution, K >= 1, and how many of them
+        will be executed before the new one arrives.
+        """
+        progress = self._executor.progress(self.world.time)
+        if self._delivery.blend != "rtc" or progress is None:
+            return None
+        chunk = self._sent[progress[0]]
+        left = remaining(chunk, progress[1])
+        return (
+            (left, frozen_steps(self._delivery.delay, chunk.dt, len(left))) if len(left) else None
+        )
+
     def advance(self, decision: Decision, dt: float, seconds: float) -> None:
         """Send a chunk on its way and let the arm go on for some seconds.
 
@@ -139,6 +170,7 @@ class SceneRun:
         now = self.world.time
         self._sequence += 1
         chunk = Chunk(now, dt, decision.actions, self._sequence)
+        self._sent[chunk.sequence] = chunk
         self._pending.append((now + self._delivery.delay, chunk))
         period = 1.0 / self.embodiment.control_rate
         for _ in range(round(seconds * self.embodiment.control_rate)):
@@ -155,7 +187,10 @@ class SceneRun:
         self.world.command(command.positions, setpoint.gripper)
         self.world.step(period)
         self.commanded = command.tip if command.limited else setpoint.pose
-        self._executor.record(now, self.commanded, self.world.tip_pose())
+        measured = self.world.tip_pose()
+        self._executor.record(now, self.commanded, measured)
+        self._tips.append(command.tip.position)
+        self._errors.append(distance(setpoint.pose, measured)[0])
         self._cycles += 1
         self._limited += command.limited
 
@@ -166,3 +201,10 @@ class SceneRun:
         self.outcome.success = self.world.success()
         self.outcome.seconds = self.world.time
         self.outcome.limited = self._limited / self._cycles
+        jerks = np.diff(self._tips, n=3, axis=0) * self.embodiment.control_rate**3
+        self.outcome.jerk = _root_mean_square(np.linalg.norm(jerks, axis=1))
+        self.outcome.path_error = _root_mean_square(np.array(self._errors))
+
+
+def _root_mean_square(values: Array) -> float:
+    return float(np.sqrt(np.mean(values**2))) if len(values) else 0.0

@@ -186,6 +186,8 @@ def _row(run: SceneRun) -> dict[str, Any]:
         "held": list(outcome.held),
         "refused_chunks": outcome.refused,
         "limited_share": round(outcome.limited, 4),
+        "tip_jerk": round(outcome.jerk, 3),
+        "path_error_mm": round(1e3 * outcome.path_error, 3),
         "pick_error_px": pick,
         "place_error_px": place,
     }
@@ -218,6 +220,8 @@ def _results(rows: list[dict[str, Any]]) -> dict[str, Proportion | float | int |
             sum(row["pick"] in row["held"] for row in rows), len(rows)
         ),
         "median time to success, s": _median([row["seconds"] for row in done]),
+        "tip jerk, RMS, m/s^3": _median([row["tip_jerk"] for row in rows]),
+        "error to the chunks' path, RMS, mm": _median([row["path_error_mm"] for row in rows]),
         "median pick point error, px": _median([row["pick_error_px"] for row in rows]),
         "median place point error, px": _median([row["place_error_px"] for row in rows]),
     }
