@@ -19,6 +19,7 @@ demo: build ## a simulated arm obeys; options: make demo DEMO="--headless --scen
 	@source ./env.bash && exec internvla demo $(DEMO)
 
 test: build ## lint, types and all tests; a part: make test TEST="test/test_cli.py -k help"
+	@scripts/setup_browser.sh
 	@scripts/test.sh $(TEST)
 
 lint: env ## ruff and mypy

@@ -5,6 +5,7 @@ The launch file and the command line both read it; nothing here needs ROS.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
@@ -75,6 +76,9 @@ class Options:
         markers: show what the robot thinks, as pictures and markers.
         rviz: start RViz with the layout for the robot.
         record: folder for a bag and a film of every task; "" for none.
+        dashboard: offer the web page.
+        dashboard_host: address that it listens on; on others than loopback it asks for a token.
+        dashboard_port: its port, or the next one that is free; 0: any.
     """
 
     robot: str = "widowx_250s"
@@ -87,13 +91,17 @@ class Options:
     markers: bool = True
     rviz: bool = False
     record: str = ""
+    dashboard: bool = False
+    dashboard_host: str = "127.0.0.1"
+    dashboard_port: int = 8080
 
 
 def graph(options: Options) -> tuple[NodeSpec, ...]:
     """The nodes of a robot, in the order in which to start them.
 
     Raises:
-        BringupError: the simulator is unknown, or RViz is asked for and not installed.
+        BringupError: the simulator is unknown, or RViz or the dashboard is asked for and what it
+            needs is not installed.
     """
     if options.sim not in SIMULATORS:
         raise BringupError(
@@ -143,8 +151,36 @@ def _onlookers(options: Options, common: Mapping[str, ParameterValue]) -> Iterat
     if options.record:
         parameters = {**common, "folder": str(Path(options.record).expanduser().absolute())}
         yield NodeSpec("record", "record_node", parameters, niceness=3, vital=False)
+    if options.dashboard:
+        yield _dashboard(options)
     if options.rviz:
         yield _rviz(options, common)
+
+
+def has_dashboard() -> bool:
+    """Whether what the dashboard needs is installed."""
+    return importlib.util.find_spec("viser") is not None
+
+
+def _dashboard(options: Options) -> NodeSpec:
+    if not has_dashboard():
+        raise BringupError(
+            "the dashboard needs viser, which is not installed here: "
+            "pip install 'internvla_ros[dashboard]'"
+        )
+    parameters: dict[str, ParameterValue] = {
+        "robot": options.robot,
+        "host": options.dashboard_host,
+        "port": options.dashboard_port,
+    }
+    return NodeSpec(
+        "dashboard",
+        "dashboard_node",
+        parameters,
+        respawn=options.respawn,
+        niceness=5,
+        vital=False,
+    )
 
 
 def _rviz(options: Options, common: Mapping[str, ParameterValue]) -> NodeSpec:

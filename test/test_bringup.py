@@ -48,7 +48,9 @@ def test_what_moves_the_arm_is_never_started_again_by_itself() -> None:
 
 
 @pytest.mark.parametrize(
-    "node", graph(Options(checkpoint="/x", record="x")), ids=lambda node: node.name
+    "node",
+    graph(Options(checkpoint="/x", record="x", dashboard=True)),
+    ids=lambda node: node.name,
 )
 def test_every_parameter_is_one_of_the_node(node: NodeSpec) -> None:
     """Names in bringup.py and in config/nodes are those that the node's module declares."""

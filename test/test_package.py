@@ -25,7 +25,7 @@ INTERFACES = sorted(
 LAYERS = (
     {"spatial", "robots", "motion", "control", "resources"},
     {"data", "model", "recording"},
-    {"sim", "train", "evaluate", "serving"},
+    {"sim", "train", "evaluate", "serving", "dashboard"},
     {"bringup", "nodes", "cli"},
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
@@ -132,7 +132,7 @@ def test_every_node_has_an_executable() -> None:
     listed = re.search(r"foreach\(node ([\w ]+)\)", text)
     assert listed is not None
     built = {f"{name}_node" for name in listed[1].split()}
-    assert {spec.executable for spec in graph(Options(record="x"))} == built
+    assert {spec.executable for spec in graph(Options(record="x", dashboard=True))} == built
     for executable in built:
         assert "\ndef main(" in (MODULES / "nodes" / f"{executable}.py").read_text()
 

@@ -34,9 +34,7 @@ _HEAD_PATIENCE = 10.0  # s for a client to send them
 _CHUNK = 64 * 1024  # bytes passed on at once
 
 _GUARDED = (  # added to every answer: nobody may frame the page, nor learn its address from it
-    b"X-Frame-Options: DENY\r\n"
-    b"Referrer-Policy: no-referrer\r\n"
-    b"X-Content-Type-Options: nosniff\r\n"
+    b"X-Frame-Options: DENY\r\nReferrer-Policy: no-referrer\r\nX-Content-Type-Options: nosniff\r\n"
 )
 _ASK = """<!doctype html><meta charset="utf-8"><title>internvla_ros</title>
 <style>body{font:16px/1.5 system-ui;display:grid;place-items:center;height:90vh;color:#ddd;
@@ -181,10 +179,11 @@ class Gate:
         Raises:
             GateError: the host is unknown, no port is free, or the token is unfit.
         """
+        fit = _fit(token)
         self._socket = _listen(host, port)
         address, self.port = self._socket.getsockname()[:2]
         self.local = ipaddress.ip_address(address).is_loopback
-        self.token = "" if self.local else _fit(token) or secrets.token_urlsafe(24)
+        self.token = "" if self.local else fit or secrets.token_hex(24)
         self.host = host
         self._rules = Rules(
             local=self.local, token=self.token, cookie=f"internvla_dashboard_{self.port}"

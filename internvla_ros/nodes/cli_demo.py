@@ -15,7 +15,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
-from internvla_ros.bringup import Options, environment, graph
+from internvla_ros.bringup import Options, environment, graph, has_dashboard
 from internvla_ros.nodes.console import Console
 from internvla_ros.nodes.demo_node import DemoNode
 from internvla_ros.nodes.demo_report import DemoReport, SceneReport
@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", default="", metavar="DIR", help="keep a bag and a film of every scene there"
     )
+    parser.add_argument(
+        "--dashboard",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="offer a web page of it all (default: unless --headless)",
+    )
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="measurements")
     parser.add_argument(
         "--domain-id", type=int, default=None, help="ROS domain; default: one of its own"
@@ -81,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
         respawn=False,
         markers=bool(args.record),
         record=args.record,
+        dashboard=_wants_dashboard(args),
     )
     with interruptible(), ExitStack() as stack:
         try:
@@ -102,6 +109,17 @@ def _check_arguments(args: argparse.Namespace) -> None:
         raise DemoError(f"--timeout is {args.timeout}; it must be between 1 and 3600 s")
     if args.instruction:
         args.instruction = check_instruction(args.instruction)
+
+
+def _wants_dashboard(args: argparse.Namespace) -> bool:
+    """Whether to offer the page: as asked for, else where somebody may look and it can be done."""
+    if args.dashboard is not None:
+        return bool(args.dashboard)
+    if args.headless:
+        return False
+    if not has_dashboard():
+        print("no web page: viser is not installed (pip install 'internvla_ros[dashboard]')")
+    return has_dashboard()
 
 
 def _own_domain(domain: int | None) -> None:
@@ -219,6 +237,8 @@ class _Demo:
         return {name: cpu_seconds(pid) for name, pid in pids.items()}
 
     def _log(self, name: str, line: str) -> None:
-        """Show what a node prints only when something is wrong."""
-        if line.startswith(("WARN", "ERROR", "FATAL", "error", "Traceback", " ")):
+        """Show where the page is, and of what else nodes print only what tells of trouble."""
+        if name == "dashboard" and line.startswith("page: "):
+            print(line)
+        elif line.startswith(("WARN", "ERROR", "FATAL", "error", "Traceback", " ")):
             self._console.line(name, line)

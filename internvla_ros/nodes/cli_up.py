@@ -35,6 +35,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", default="", metavar="DIR", help="keep a bag and a film of every task there"
     )
+    parser.add_argument("--dashboard", action="store_true", help="offer a web page of it all")
+    parser.add_argument(
+        "--dashboard-host", default="127.0.0.1", metavar="ADDRESS",
+        help="that the page listens on; others than this machine's own ask for a token",
+    )
+    parser.add_argument(
+        "--dashboard-port", type=int, default=8080, help="of the page, or the next free one"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -52,6 +60,9 @@ def run(args: argparse.Namespace) -> int:
         markers=not args.no_markers,
         rviz=args.rviz,
         record=args.record,
+        dashboard=args.dashboard,
+        dashboard_host=args.dashboard_host,
+        dashboard_port=args.dashboard_port,
     )
     nodes = graph(options)
     specs = processes(nodes, options.namespace)

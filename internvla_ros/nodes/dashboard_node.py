@@ -211,9 +211,7 @@ class DashboardNode(Node):
             return
         self._prediction = message
         answer = prediction_to_answer(message)
-        self._overlay.add(
-            message.camera, answer, (message.width, message.height), time.monotonic()
-        )
+        self._overlay.add(message.camera, answer, (message.width, message.height), time.monotonic())
 
     def _on_instruction(self, message: String) -> None:
         instruction = message.data.strip()
