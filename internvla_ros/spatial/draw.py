@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
@@ -73,13 +74,13 @@ class Patch:
     Attributes:
         x, y: px of its upper left corner.
         colour: uint8[h, w, 3], already weighed by its opacity.
-        keep: uint16[h, w, 1], 0..256: how much of the picture below remains.
+        keep: uint8[h, w, 3], 0..255: how much of the picture below remains.
     """
 
     x: int
     y: int
     colour: NDArray[np.uint8]
-    keep: NDArray[np.uint16]
+    keep: NDArray[np.uint8]
 
 
 def blend(image: NDArray[np.uint8], *patches: Patch) -> NDArray[np.uint8]:
@@ -88,10 +89,7 @@ def blend(image: NDArray[np.uint8], *patches: Patch) -> NDArray[np.uint8]:
     for patch in patches:
         height, width, _ = patch.colour.shape
         below = drawn[patch.y : patch.y + height, patch.x : patch.x + width]
-        mixed = below * patch.keep
-        mixed >>= 8
-        mixed += patch.colour
-        below[...] = mixed
+        below[...] = cv2.add(cv2.multiply(below, patch.keep, scale=1 / 255), patch.colour)
     return drawn
 
 
@@ -186,14 +184,22 @@ class _Canvas:
 
     def finish(self) -> Patch:
         """What was drawn."""
-        layer = self.layer.convert("RGBa").reduce(self.scale)
-        x1, y1, x2, y2 = layer.getbbox() or (0, 0, 1, 1)
-        pixels = np.asarray(layer)[y1:y2, x1:x2]
-        opacity = pixels[..., 3:].astype(np.uint16)
-        keep: NDArray[np.uint16] = 256 - (opacity * 256 + 127) // 255
-        return Patch(
-            self.origin[0] + x1, self.origin[1] + y1, np.ascontiguousarray(pixels[..., :3]), keep
-        )
+        x1, y1, x2, y2 = self._used()
+        scale = self.scale
+        fine = np.asarray(self.layer.crop((x1 * scale, y1 * scale, x2 * scale, y2 * scale)))
+        opacity = fine[..., 3]
+        weights = cv2.merge([opacity, opacity, opacity, np.full_like(opacity, 255)])
+        weighed = cv2.multiply(fine, weights, scale=1 / 255)
+        pixels = cv2.resize(weighed, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA)
+        keep = cv2.merge([255 - pixels[..., 3]] * 3)
+        colour = np.ascontiguousarray(pixels[..., :3])
+        return Patch(self.origin[0] + x1, self.origin[1] + y1, colour, keep)
+
+    def _used(self) -> tuple[int, int, int, int]:
+        """The part x1 y1 x2 y2 of the layer that was drawn on, in px of the picture."""
+        x1, y1, x2, y2 = self.layer.getbbox() or (0, 0, 1, 1)
+        scale = self.scale
+        return x1 // scale, y1 // scale, -(-x2 // scale), -(-y2 // scale)
 
     def tint(self, box: Box, colour: Colour) -> None:
         """A touch of colour over a box."""
@@ -306,7 +312,8 @@ class _Canvas:
         """A dark, translucent bar at the bottom."""
         font = _font(self._size(11))
         pad, width, height = self._size(6), self.layer.width, self.layer.height
-        taken = font.getlength(status) + 2 * pad if status else 0
+        small = _font(self._size(9))
+        taken = small.getlength(status) + 2 * pad if status else 0
         lines = _wrap(words, font, width - 2 * pad - taken)
         rise, drop = font.getmetrics()
         pitch = rise + drop
@@ -317,8 +324,8 @@ class _Canvas:
             place: tuple[float, float] = (pad + self._size(2), top + 0.6 * pad + number * pitch)
             self.draw.text(place, line, font=font, fill=(*PAPER, 255))
         if status:
-            place = (width - pad - font.getlength(status), top + 0.6 * pad)
-            self.draw.text(place, status, font=font, fill=(*CYAN, 255))
+            place = (width - pad - small.getlength(status), top + 0.6 * pad + self._size(1))
+            self.draw.text(place, status, font=small, fill=(*CYAN, 255))
 
     def _size(self, pixels: float) -> int:
         """Pixels of a 320x240 picture in those of the layer."""
