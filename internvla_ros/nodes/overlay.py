@@ -13,7 +13,7 @@ from internvla_ros.spatial.types import SpatialAnswer, Trace
 _SHADES = 5  # steps in which a trace fades
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Seen:
     """What was predicted in one camera's picture of a size, and when (s)."""
 
@@ -74,17 +74,29 @@ class Overlay:
         return blend(picture, *self._patches(camera, size, now), *bar(size, caption, status))
 
     def _patches(self, camera: str, size: tuple[int, int], now: float) -> list[Patch]:
+        """The traces, which change rarely, and over them the boxes and points."""
         answer = self.answer(camera, now)
         if answer is None:
             return []
         seen = self._seen[camera]
         traces, strength = self._trace(camera, now)
-        key = (id(seen), id(traces), strength, size)
-        known = self._drawn.get(camera)
+        scale = (size[0] / max(seen.size[0], 1), size[1] / max(seen.size[1], 1))
+        way = SpatialAnswer(traces=answer.traces).scaled(*scale)
+        things = SpatialAnswer(answer.boxes, answer.points).scaled(*scale)
+        return [
+            *self._kept(f"{camera} traces", (traces, strength, size), way, strength),
+            *self._kept(f"{camera} things", (seen, size), things),
+        ]
+
+    def _kept(
+        self, name: str, key: tuple[object, ...], answer: SpatialAnswer, strength: float = 1.0
+    ) -> list[Patch]:
+        """An answer drawn for `key`, which ends with the size: drawn anew for another key only."""
+        known = self._drawn.get(name)
         if known is None or known[0] != key:
-            scale = (size[0] / max(seen.size[0], 1), size[1] / max(seen.size[1], 1))
-            known = (key, marks(size, answer.scaled(*scale), strength))
-            self._drawn[camera] = known
+            size = key[-1]
+            assert isinstance(size, tuple)
+            known = self._drawn[name] = (key, marks(size, answer, strength))
         return known[1]
 
     def _trace(self, camera: str, now: float) -> tuple[tuple[Trace, ...], float]:

@@ -184,22 +184,14 @@ class _Canvas:
 
     def finish(self) -> Patch:
         """What was drawn."""
-        x1, y1, x2, y2 = self._used()
-        scale = self.scale
-        fine = np.asarray(self.layer.crop((x1 * scale, y1 * scale, x2 * scale, y2 * scale)))
+        fine = np.asarray(self.layer)
         opacity = fine[..., 3]
         weights = cv2.merge([opacity, opacity, opacity, np.full_like(opacity, 255)])
         weighed = cv2.multiply(fine, weights, scale=1 / 255)
-        pixels = cv2.resize(weighed, (x2 - x1, y2 - y1), interpolation=cv2.INTER_AREA)
+        size = (self.layer.width // self.scale, self.layer.height // self.scale)
+        pixels = cv2.resize(weighed, size, interpolation=cv2.INTER_AREA)
         keep = cv2.merge([255 - pixels[..., 3]] * 3)
-        colour = np.ascontiguousarray(pixels[..., :3])
-        return Patch(self.origin[0] + x1, self.origin[1] + y1, colour, keep)
-
-    def _used(self) -> tuple[int, int, int, int]:
-        """The part x1 y1 x2 y2 of the layer that was drawn on, in px of the picture."""
-        x1, y1, x2, y2 = self.layer.getbbox() or (0, 0, 1, 1)
-        scale = self.scale
-        return x1 // scale, y1 // scale, -(-x2 // scale), -(-y2 // scale)
+        return Patch(*self.origin, np.ascontiguousarray(pixels[..., :3]), keep)
 
     def tint(self, box: Box, colour: Colour) -> None:
         """A touch of colour over a box."""
