@@ -33,6 +33,9 @@ class PlannerConfig:
     """Add a learned table of positions to the image tokens. Qwen2.5-VL encodes position by rotary
     angles alone, from which a model this repository trains from scratch learns slowly to read
     absolute coordinates; the released checkpoints have no such table."""
+    native_answers: bool = False
+    """Free questions about an image (grounding, chat) see it in its own size, as the released
+    planner was trained to answer them; plans always see `image_size`."""
     views: int = 1
     """How many of the camera views the planner looks at, from the first; 0: at all it is given."""
 

@@ -6,8 +6,9 @@ Nichol & Dhariwal 2021 (schedule), Song et al. 2021 (DDIM, eta 0), Lu et al. 202
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -34,6 +35,11 @@ class Schedule:
             min(1 - signal((i + 1) / steps) / signal(i / steps), max_beta) for i in range(steps)
         ]
         return cls(torch.cumprod(1 - torch.tensor(betas, dtype=torch.float64), dim=0))
+
+    @cached_property
+    def powers(self) -> tuple[float, ...]:
+        """The same as plain numbers, for samplers whose steps are traced or captured."""
+        return tuple(self.alphas_cumprod.tolist())
 
     @property
     def steps(self) -> int:
@@ -72,8 +78,16 @@ def ddim_sample(
 
     `predict_noise(x_t, t)` takes integer timesteps [B] and returns the noise in x_t.
     """
+    *_, (sample, _) = ddim_states(predict_noise, noise, schedule, steps)
+    return sample
+
+
+def ddim_states(
+    predict_noise: PredictNoise, noise: Tensor, schedule: Schedule, steps: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """After every DDIM step the sample, and the clean chunk that was predicted, both [B, T, D]."""
     timesteps = schedule.sampling_timesteps(steps)
-    alphas = [float(schedule.alphas_cumprod[t]) for t in timesteps]
+    alphas = [schedule.powers[t] for t in timesteps]
     sample = noise
     for index in reversed(range(steps)):
         alpha, previous = alphas[index], alphas[index - 1] if index else 1.0
@@ -81,7 +95,7 @@ def ddim_sample(
         eps = predict_noise(sample, t)
         clean = (sample - math.sqrt(1 - alpha) * eps) / math.sqrt(alpha)
         sample = math.sqrt(previous) * clean + math.sqrt(1 - previous) * eps
-    return sample
+        yield sample, clean
 
 
 def dpm_solver_sample(
@@ -93,8 +107,8 @@ def dpm_solver_sample(
     rests. The first and the last step are of first order.
     """
     timesteps = _even_in_log_snr(schedule, steps)
-    alphas = [math.sqrt(float(schedule.alphas_cumprod[t])) for t in timesteps]
-    sigmas = [math.sqrt(1 - float(schedule.alphas_cumprod[t])) for t in timesteps]
+    alphas = [math.sqrt(schedule.powers[t]) for t in timesteps]
+    sigmas = [math.sqrt(1 - schedule.powers[t]) for t in timesteps]
     snr = [math.log(alpha / sigma) for alpha, sigma in zip(alphas, sigmas, strict=True)]
     sample, earlier = noise, noise
     for index, timestep in enumerate(timesteps):

@@ -49,13 +49,21 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, S, C] -> [B, S, C]."""
+    def forward(self, x: Tensor, wanted: int) -> Tensor:
+        """[B, S, C] -> [B, wanted, C]: what the last `wanted` tokens gather from all."""
         batch, length, dim = x.shape
-        qkv = self.qkv(x).view(batch, length, 3, self.num_heads, dim // self.num_heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).reshape(batch, length, dim))
+        if wanted == length:
+            query, key, value = self.qkv(x).chunk(3, dim=-1)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            query = F.linear(x[:, -wanted:], weight[:dim], bias[:dim])
+            key, value = F.linear(x, weight[dim:], bias[dim:]).chunk(2, dim=-1)
+
+        def heads(tokens: Tensor) -> Tensor:
+            return tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+        mixed = F.scaled_dot_product_attention(heads(query), heads(key), heads(value))
+        return self.proj(mixed.transpose(1, 2).reshape(batch, wanted, dim))
 
 
 class Mlp(nn.Module):
@@ -81,9 +89,9 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(dim, 4 * dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[B, S, C] -> [B, S, C]."""
-        x = x + self.attn(self.norm1(x))
+    def forward(self, x: Tensor, wanted: int) -> Tensor:
+        """[B, S, C] -> [B, wanted, C], the last tokens; all of them where `wanted` is S."""
+        x = x[:, -wanted:] + self.attn(self.norm1(x), wanted)
         return x + self.mlp(self.norm2(x))
 
 
@@ -173,9 +181,10 @@ class DiT(nn.Module):
         """Predicted noise [B, T, D] of noisy chunks [B, T, D], from `time` and `condition`."""
         tokens = torch.cat([time[:, None] + condition, self.x_embedder(noisy)], dim=1)
         tokens = tokens + self.positional_embedding
-        for block in self.blocks:
-            tokens = block(tokens)
-        return self.final(self.final_norm(tokens[:, -self.config.chunk_size :]))
+        for block in self.blocks[:-1]:
+            tokens = block(tokens, tokens.shape[1])
+        # Of the last block's output only the actions are read.
+        return self.final(self.final_norm(self.blocks[-1](tokens, self.config.chunk_size)))
 
     def forward(
         self,

@@ -112,7 +112,9 @@ class Planner(Reader):
         self, images: Views, questions: Sequence[str], max_tokens: int = MAX_ANSWER_TOKENS
     ) -> list[SpatialAnswer]:
         """Answer one question, worded as trained, about each image; pixels are those given."""
-        sights = self._look_at([[image] for image in images], questions)
+        sights = self._look_at(
+            [[image] for image in images], questions, native=self.config.native_answers
+        )
         prompts = [
             self.chat_format.prompt(text, sight.image_tokens)
             for text, sight in zip(questions, sights, strict=True)
@@ -164,7 +166,8 @@ class Planner(Reader):
         repetition_penalty: float = 1.0,
     ) -> list[int]:
         """The token ids of `chat`'s answer, without the end token."""
-        sights = self.see([[to_tensor(image, self.device) for image in images]])
+        pictures = [to_tensor(image, self.device) for image in images]
+        sights = self.see([pictures], native=self.config.native_answers)
         turns = [*history, Turn(message, "")]
         prompt = self.chat_format.conversation(turns, sights[0].image_tokens)
         _, prefix = self._read([prompt], sights, [message])
@@ -177,14 +180,17 @@ class Planner(Reader):
     def _spoken(self, instruction: str) -> str:
         return instruction.lower() if self.policy_config.lowercase_instruction else instruction
 
-    def _look_at(self, images: Sequence[Views], texts: Sequence[str]) -> list[Sight]:
+    def _look_at(
+        self, images: Sequence[Views], texts: Sequence[str], native: bool = False
+    ) -> list[Sight]:
         if len(images) != len(texts) or not images:
             raise ValueError(f"{len(images)} sets of views for {len(texts)} texts")
         return self.see(
             [
                 [to_tensor(v, self.device) for v in views[: self.config.views or None]]
                 for views in images
-            ]
+            ],
+            native,
         )
 
     def _read(

@@ -17,7 +17,7 @@ from internvla_ros.model.acceleration import runner
 from internvla_ros.model.actor import Actor
 from internvla_ros.model.checkpoint import read_checkpoint
 from internvla_ros.model.config import PolicyConfig
-from internvla_ros.model.images import AnyImage
+from internvla_ros.model.images import AnyImage, at_image_size, to_tensor
 from internvla_ros.model.plan import Plan
 from internvla_ros.model.planner import Planner, Views
 from internvla_ros.model.pretrained import load_part
@@ -127,4 +127,10 @@ class Policy(nn.Module):
         self, images: Sequence[Views], instructions: Sequence[str], **options: Any
     ) -> NDArray[np.float64]:
         """Plan and act at once: action chunks [B, T, D] in SI units; options as `Actor.act`."""
-        return self.act(images, self.plan(images, instructions), **options)
+        # Both parts begin with the same resize, which is done here once.
+        size = self.config.planner.image_size
+        views = [
+            at_image_size([to_tensor(view, self.device) for view in sample], size)
+            for sample in images
+        ]
+        return self.act(views, self.plan(views, instructions), **options)

@@ -97,21 +97,25 @@ class Reader(nn.Module):
         width, height = smart_size(*self.config.image_size, self.patch * self.merge)
         return height // (self.patch * self.merge), width // (self.patch * self.merge)
 
-    def grid(self, size: Size) -> Grid:
+    def grid(self, size: Size, image_size: Size | None) -> Grid:
         """Rows and columns of patches of a view of `size` (width, height) px."""
-        width, height = planner_path(size, self.config.image_size, self.patch * self.merge).model
+        width, height = planner_path(size, image_size, self.patch * self.merge).model
         return height // self.patch, width // self.patch
 
-    def see(self, samples: Sequence[Sequence[Tensor]]) -> list[Sight]:
-        """Look at the views, uint8 [h, w, 3] of any size, of every sample, in one pass."""
+    def see(self, samples: Sequence[Sequence[Tensor]], native: bool = False) -> list[Sight]:
+        """Look at the views, uint8 [h, w, 3] of any size, of every sample, in one pass.
+
+        They are resized to the configured size first, or where `native` seen in their own.
+        """
+        image_size = None if native else self.config.image_size
         views = [view for sample in samples for view in sample]
         if not views:
             nothing = torch.empty(0, self.hidden_dim, dtype=self.dtype, device=self.device)
             return [Sight(nothing, ()) for _ in samples]
-        grids = tuple(self.grid((view.shape[1], view.shape[0])) for view in views)
+        grids = tuple(self.grid((view.shape[1], view.shape[0]), image_size) for view in views)
         patches, _ = planner_pixels(
             views,
-            self.config.image_size,
+            image_size,
             patch=self.patch,
             merge=self.merge,
             temporal=self.temporal,

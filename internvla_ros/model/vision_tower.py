@@ -54,6 +54,8 @@ class Layout:
     back: Tensor
     """[S / merge^2], the way back."""
     rotation: Rotation
+    window_lengths: tuple[int, ...]
+    """Patches in each window."""
     windows: Segments
     views: Segments
 
@@ -87,7 +89,8 @@ class VisionTower:
         """The layout for views of these patch grids."""
         key = (grids, device)
         if key not in self._layouts:
-            self._layouts[key] = self._lay_out(grids, device)
+            with torch.inference_mode(False):  # what is kept must serve training too
+                self._layouts[key] = self._lay_out(grids, device)
         return self._layouts[key]
 
     def _lay_out(self, grids: tuple[Grid, ...], device: torch.device) -> Layout:
@@ -110,6 +113,7 @@ class VisionTower:
             order,
             order.argsort(),
             rotation,
+            tuple(lengths),
             Segments.of(lengths, device),
             Segments.of(views, device),
         )
