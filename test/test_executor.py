@@ -361,3 +361,116 @@ def test_turns_are_blended_as_rotations() -> None:
     mixed = blend([Prediction(0.0, DT, turn), Prediction(0.0, DT, other)], "temporal", "rotvec")
     w = 1.0 / (1.0 + math.exp(-0.01))
     np.testing.assert_allclose(mixed[0, 3:6], w * turn[0, 3:6] + (1 - w) * other[0, 3:6])
+
+
+def test_deltas_along_the_tip_and_scaled() -> None:
+    tip = replace(TARGET, delta_frame="tip", translation_scale=0.5, rotation_scale=2.0)
+    turned = Pose(np.array([1.0, 0, 0]), se3.rpy_to_matrix([0, 0, math.pi / 2]))
+    actions = np.array([[0.2, 0, 0, 0, 0, math.pi / 4, 1.0], [0.2, 0, 0, 0, 0, 0, 1.0]])
+    poses = integrate(turned, actions, tip)
+    np.testing.assert_allclose(poses[1].position, [1.0, 0.1, 0.0], atol=1e-12)
+    np.testing.assert_allclose(poses[2].position, [0.9, 0.1, 0.0], atol=1e-12)
+
+
+@given(st.floats(0.0, 1.0), st.floats(0.05, 1.5), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_velocity_does_not_jump_when_chunks_change(at: float, size: float, seed: int) -> None:
+    """Whatever the two chunks and whenever the second arrives, from one millisecond to the next."""
+    rng = np.random.default_rng(seed)
+    made = executor(timeout=10.0)
+    made.record(0.0, HOME, HOME)
+    first, second = (
+        np.column_stack([rng.uniform(-0.1, 0.1, (1, 6)).repeat(8, 0) * size, np.ones(8)])
+        for _ in range(2)
+    )
+    assert made.add(Chunk(0.0, DT, first, 1), 0.0).accepted
+    moment = 1e-3
+    here = made.setpoint(at).pose
+    made.record(max(at, 1e-6), here, here)
+    before = (made.setpoint(at).pose.position - made.setpoint(at - moment).pose.position) / moment
+    if at < moment:
+        before = np.zeros(3) if at == 0.0 else before
+    assert made.add(Chunk(max(at, 1e-6), DT, second, 2), max(at, 1e-6)).accepted
+    now = max(at, 1e-6)
+    after = (made.setpoint(now + moment).pose.position - made.setpoint(now).pose.position) / moment
+    fastest = 0.1 * math.sqrt(3) * size / DT
+    # 4 v / T of acceleration while a velocity fades out, for a millisecond or two.
+    assert (
+        np.linalg.norm(after - before) < 2 * moment * (8 * fastest / 0.15 + 2 * fastest / DT) + 1e-9
+    )
+
+
+@given(st.lists(st.tuples(st.integers(1, 30), st.floats(0.0, 1.0)), min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_a_slower_arm_goes_the_same_way(changes: list[tuple[int, float]]) -> None:
+    """At any speed the tip is where full speed has it after as many seconds of the path."""
+    made = executor(timeout=100.0)
+    clock = Clock(made)
+    start = clock.now
+    rng = np.random.default_rng(0)
+    actions = np.column_stack([rng.uniform(-0.05, 0.05, (16, 6)), np.ones(16)])
+    assert made.add(Chunk(start, DT, actions, 1), start).accepted
+    clock.run(10)  # past setting out
+    path = Path(start, DT, integrate(HOME, actions, TARGET), np.ones(16))
+    for ticks, share in changes:
+        made.set_speed(share, clock.now)
+        for _ in range(ticks):
+            before = made.progress(clock.now)
+            setpoint = clock.run(1)
+            after = made.progress(clock.now)
+            assert before is not None and after is not None
+            if setpoint.state is State.HOLDING:
+                return
+            assert after[1] - before[1] == pytest.approx(share * PERIOD, abs=1e-9)
+            due = path.pose(start + after[1])
+            assert se3.distance(setpoint.pose, due)[0] < 1e-9
+
+
+def test_open_loop_lets_no_other_chunk_in() -> None:
+    clock = Clock(executor(blend="open-loop", timeout=10.0))
+    assert clock.executor.add(chunk(clock.now, 1, steps=4), clock.now).accepted
+    clock.run(20)
+    verdict = clock.executor.add(chunk(clock.now, 2), clock.now)
+    assert not verdict.accepted and "open loop" in verdict.reason
+    end = clock.run(60)
+    expected = integrate(HOME, np.tile(STEADY, (4, 1)), TARGET)[-1]
+    assert se3.distance(end.pose, expected) == pytest.approx((0.0, 0.0), abs=1e-7)
+    assert clock.executor.add(chunk(clock.now, 3), clock.now).accepted
+
+
+def test_steps_that_are_too_fast_are_shortened_and_counted() -> None:
+    made = executor(step_speed=0.1, step_turn=0.5)
+    clock = Clock(made)
+    actions = np.tile(STEADY, (4, 1))
+    actions[1, :6] = [0.2, 0, 0, 0, 0, 1.0]
+    verdict = made.add(Chunk(clock.now, DT, actions, 1), clock.now)
+    assert verdict.accepted and verdict.shortened == 4
+    end = clock.run(80).pose.position - HOME.position
+    shift = STEADY[:3] * 0.02 / np.linalg.norm(STEADY[:3])
+    np.testing.assert_allclose(end, 3 * shift + [0.02, 0, 0], atol=1e-9)
+
+
+def test_a_relative_gripper_goes_by_changes_and_is_latched() -> None:
+    relative = replace(
+        TARGET, gripper_mode="relative", gripper_sign=-1, gripper_threshold=0.5, gripper_latch=10
+    )
+    latch = GripperLatch(relative)
+    latch.reset(1.0)
+    assert latch.update(0.0, 0.0, DT) == 1.0  # the first number says nothing
+    assert latch.update(0.3, 0.2, DT) == 1.0
+    assert latch.update(1.0, 0.4, DT) == 0.0  # a rise closes
+    assert latch.update(0.0, 0.6, DT) == 0.0  # kept up for ten steps
+    assert latch.update(0.0, 3.0, DT) == 0.0  # no change, no news
+    latch.update(1.0, 3.2, DT)
+    assert latch.update(0.2, 3.4, DT) == 1.0
+
+
+@given(st.lists(st.tuples(st.floats(-2, 3), st.floats(0.0, 0.5)), min_size=2, max_size=60))
+def test_a_gripper_never_changes_twice_within_its_dwell(stream: list[tuple[float, float]]) -> None:
+    for mode in ("absolute", "relative"):
+        latch, now, changed = GripperLatch(replace(TARGET, gripper_mode=mode)), 0.0, -math.inf
+        for value, passed in stream:
+            now, before = now + passed, latch.target
+            if latch.update(value, now, DT) != before:
+                assert now - changed >= 0.3 - 1e-9
+                changed = now

@@ -1,4 +1,4 @@
-"""Executor and servo together: whatever a policy sends, the joints keep their limits."""
+"""Stops and watchdogs, and executor and servo together: the joints keep their limits."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.executor import ChunkExecutor
+from internvla_ros.control.safety import Event, Halt, Safety, SafetyConfig
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.servo import EmbeddedServo
 from internvla_ros.robots.description import urdf
@@ -82,3 +83,57 @@ def test_a_dead_policy_leaves_the_arm_at_rest_where_it_was() -> None:
     travelled = np.linalg.norm(end - arm.tips[0].position)
     assert 0.15 < travelled < 0.25 * (0.8 + 0.3)
     assert np.ptp(np.array(arm.positions[-100:]), axis=0).max() < 1e-6
+
+
+def test_an_emergency_stop_is_latched_and_counted_once() -> None:
+    safety = Safety(SafetyConfig())
+    assert safety.check(0.0, 0.0, "") is None
+    safety.stop("by hand")
+    for _ in range(5):
+        found = safety.check(0.0, 0.0, "")
+        assert found == (Halt.EMERGENCY, "emergency stop: by hand")
+    assert safety.emergency
+    safety.begin()  # a new task does not release it
+    assert safety.check(0.0, 0.0, "") is not None
+    safety.release()
+    assert safety.check(0.0, 0.0, "") is None
+    assert safety.counts == {Halt.EMERGENCY.value: 1}
+
+
+def test_what_does_not_follow_waits_for_a_new_task() -> None:
+    safety = Safety(SafetyConfig(tracking_tolerance=0.2))
+    assert safety.check(0.0, 0.19, "") is None
+    found = safety.check(0.0, 0.21, "")
+    assert found is not None and found[0] is Halt.TRACKING
+    assert safety.check(0.0, 0.0, "") is not None
+    safety.begin()
+    assert safety.check(0.0, 0.0, "") is None
+    assert Safety(SafetyConfig(dry_run=True)).check(0.0, 9.0, "") is None
+
+
+def test_stale_joints_and_robot_faults_pass_by_themselves() -> None:
+    safety = Safety(SafetyConfig(joint_timeout=0.5))
+    assert safety.check(0.6, 0.0, "") == (Halt.JOINT_STATES, "joint states stopped coming")
+    assert safety.check(0.1, 0.0, "reflex") == (Halt.ROBOT, "reflex")
+    assert safety.check(0.1, 0.0, "") is None
+    assert safety.check(0.6, 0.0, "") is not None
+    assert safety.counts == {Halt.JOINT_STATES.value: 2, Halt.ROBOT.value: 1}
+    assert not {halt.value for halt in Halt} & {event.value for event in Event}
+
+
+@given(
+    st.lists(st.tuples(st.floats(allow_nan=True), st.floats(0.0, 0.5)), min_size=1, max_size=20)
+)  # fmt: skip
+def test_speed_changes_little_by_little_and_stays_a_share(asked: list[tuple[float, float]]) -> None:
+    safety, now = Safety(SafetyConfig()), 0.0
+    before = safety.speed(now)
+    assert before == 1.0
+    for share, passed in asked:
+        safety.slow(share)
+        now += passed
+        speed = safety.speed(now)
+        assert 0.0 <= speed <= 1.0
+        assert abs(speed - before) <= 2.0 * passed + 1e-9
+        before = speed
+    asked_for = 0.0 if math.isnan(share) else min(max(share, 0.0), 1.0)
+    assert math.isclose(safety.speed(now + 1.0), asked_for, abs_tol=1e-9)
