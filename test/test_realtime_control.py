@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from internvla_ros.control.chunk import Chunk
-from internvla_ros.control.realtime import frozen_steps, remaining
+from internvla_ros.control.realtime import Commitments, frozen_steps, remaining
 
 DT = 0.2
 
@@ -49,3 +49,27 @@ def test_nothing_is_frozen_without_delay() -> None:
     assert frozen_steps(0.0, DT, 16) == 0
     assert frozen_steps(DT, DT, 16) == 1
     assert frozen_steps(DT + 1e-3, DT, 16) == 2
+
+
+def test_a_sender_knows_what_is_left_at_its_next_observation() -> None:
+    memory = Commitments()
+    assert memory.at(1.0) is None
+    memory.sent(chunk())
+    assert memory.at(1.0) is None
+    memory.executed(sequence=1, progress=DT, at=5.0, speed=1.0, delay=0.3)
+    found = memory.at(5.0 + DT)
+    assert found is not None
+    left, frozen = found
+    np.testing.assert_array_equal(left, chunk().actions[2:])
+    assert frozen == 2
+    memory.executed(sequence=1, progress=DT, at=5.0, speed=0.0, delay=-1.0)
+    found = memory.at(9.0)
+    assert found is not None and len(found[0]) == 7 and found[1] == 0
+    assert memory.at(9.0 + 100.0) is not None  # it stands still
+    memory.executed(sequence=2, progress=0.0, at=5.0, speed=1.0, delay=0.1)
+    assert memory.at(5.0) is None  # somebody else's chunk
+    memory.executed(sequence=1, progress=8 * DT, at=5.0, speed=1.0, delay=0.1)
+    assert memory.at(5.0) is None  # nothing is left
+    memory.forget()
+    memory.executed(sequence=1, progress=0.0, at=5.0, speed=1.0, delay=0.1)
+    assert memory.at(5.0) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +14,12 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
 from internvla_ros.control.chunk import Chunk
+from internvla_ros.control.realtime import Commitments
 from internvla_ros.model.actor import Actor
 from internvla_ros.model.plan import plan_from_arrays
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import rot6d
-from internvla_ros.msg import ActionChunk, CameraViews, Plan
+from internvla_ros.msg import ActionChunk, CameraViews, ExecutionState, Plan
 from internvla_ros.nodes.converters import (
     ConversionError,
     chunk_to_message,
@@ -28,7 +30,7 @@ from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, 
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
 from internvla_ros.nodes.policy import load, views_for
-from internvla_ros.nodes.qos import LATCHED, NEWEST, SENSOR_IN
+from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
 from internvla_ros.robots.description import urdf
@@ -67,6 +69,7 @@ class ActorNode(Node):
         self._actor = load(Actor, self._config.checkpoint, self._config.device)
         self._reader = JointReader(self._robot)
         self._history = JointHistory()
+        self._commitments = Commitments()
         self._plan: Plan | None = None
         self._instruction = ""
         self._chunks = 0
@@ -77,6 +80,7 @@ class ActorNode(Node):
         self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         self.create_subscription(Plan, "plan", self._on_plan, NEWEST)
         self.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_IN)
+        self.create_subscription(ExecutionState, "execution_state", self._on_execution, EVENTS)
         self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
         self._diagnostics = Diagnostics(self, self._health)
         self.get_logger().info(f"ready with {self._actor.config.name}")
@@ -84,9 +88,20 @@ class ActorNode(Node):
     def _on_instruction(self, message: String) -> None:
         self._instruction = message.data.strip()
         self._plan = None
+        self._commitments.forget()
 
     def _on_plan(self, message: Plan) -> None:
         self._plan = message
+
+    def _on_execution(self, message: ExecutionState) -> None:
+        running = message.state == ExecutionState.RUNNING
+        self._commitments.executed(
+            message.chunk_sequence,
+            message.chunk_progress,
+            seconds(message.header.stamp),
+            message.speed if running else 0.0,
+            message.stamp_to_setpoint,
+        )
 
     def _on_joints(self, message: JointState) -> None:
         try:
@@ -134,6 +149,7 @@ class ActorNode(Node):
             tensor_to_array(plan.attention_mask).astype(np.bool_),
             plan.instruction,
         )
+        stamp = seconds(views.header.stamp)
         actions = self._actor.act(
             [images],
             latent,
@@ -141,14 +157,16 @@ class ActorNode(Node):
             _points(plan, self._actor.config.actor.num_points),
             seed=self._config.seed,
             num_ddim_steps=self._config.num_ddim_steps or None,
+            **self._commitment(stamp),
         )[0]
         self._chunks += 1
         chunk = Chunk(
-            stamp=seconds(views.header.stamp),
+            stamp=stamp,
             dt=self._actor.config.dt,
             actions=actions,
             sequence=self._chunks,
         )
+        self._commitments.sent(chunk)
         message = chunk_to_message(
             chunk,
             frame=self._robot.base_frame,
@@ -161,6 +179,11 @@ class ActorNode(Node):
         message.instruction = plan.instruction
         message.latency = time.perf_counter() - started
         return message
+
+    def _commitment(self, stamp: float) -> dict[str, Any]:
+        """What the chunk has to go on from where the arm takes chunks in real time."""
+        found = self._commitments.at(stamp) if self._robot.ensemble.name == "rtc" else None
+        return {} if found is None else {"previous": found[0][None], "frozen": found[1]}
 
     def _state(self, reading: JointReading) -> NDArray[np.float64]:
         """Tip position, first two columns of its rotation, gripper opening: [10]."""
