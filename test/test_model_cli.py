@@ -74,7 +74,7 @@ def test_the_shipped_checkpoint_is_inspected_by_default(capsys: pytest.CaptureFi
     assert "checkpoints/nano" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("kind", ["name", "boxes", "points", "trace"])
+@pytest.mark.parametrize("kind", ["box", "point", "trace"])
 def test_ground_answers_in_json_and_draws(
     kind: str, checkpoint: Path, picture: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +86,7 @@ def test_ground_answers_in_json_and_draws(
     assert status == (1 if empty else 0)
     with Image.open(drawn) as image:
         assert image.size == (64, 48)
+    assert json.loads(drawn.with_suffix(".json").read_text()) == answer
 
 
 def test_ground_refuses_what_it_cannot_use(

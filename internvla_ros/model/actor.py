@@ -105,7 +105,7 @@ class Actor(nn.Module):
             sampler=sampler,
             commitment=commitment,
         )
-        return statistics.action.unnormalise(actions.double().cpu().numpy())
+        return statistics.action.unnormalise(actions.cpu().numpy())
 
     @torch.inference_mode()
     def sample(

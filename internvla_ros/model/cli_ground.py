@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,22 +13,8 @@ from PIL import Image, UnidentifiedImageError
 
 from internvla_ros.resources import DEFAULT_CHECKPOINT, resource
 from internvla_ros.spatial.draw import annotate
-from internvla_ros.spatial.prompts import (
-    clean_instruction,
-    point_prompt,
-    refer_prompt,
-    spatial_prompt,
-    trace_prompt,
-)
+from internvla_ros.spatial.prompts import Kind, clean_instruction
 from internvla_ros.spatial.types import SpatialAnswer
-
-# The question that each kind of answer is asked for with.
-QUESTIONS = {
-    "name": refer_prompt,
-    "boxes": spatial_prompt,
-    "points": point_prompt,
-    "trace": trace_prompt,
-}
 
 
 class PictureError(ValueError):
@@ -41,12 +27,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("query", help="the name of a thing, or an instruction")
     parser.add_argument(
         "--kind",
-        choices=QUESTIONS,
-        default="name",
-        help="box of the thing named; or boxes, points or trace for an instruction",
+        choices=get_args(Kind),
+        default="box",
+        help="box of the thing named (default); or point or trace, for an instruction: where to "
+        "grasp and put, or the gripper's path",
     )
     parser.add_argument("--checkpoint", metavar="DIR", help="default: the one that ships")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the picture annotated")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE.png",
+        help="write the picture annotated, and the answer as FILE.json beside it",
+    )
     parser.add_argument("--device", default="cpu", help="where the network runs: cpu or cuda")
 
 
@@ -57,14 +49,15 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError("the query is empty: name a thing or say an instruction")
     image = read_picture(args.picture)
 
-    from internvla_ros.model.policy import Policy
+    from internvla_ros.model.planner import Planner
 
-    folder = args.checkpoint or resource(DEFAULT_CHECKPOINT)
-    policy = Policy.from_pretrained(folder, args.device)
-    answer = policy.ground(image, query, args.kind)
-    print(json.dumps(as_json(answer), indent=2))
+    planner = Planner.from_pretrained(args.checkpoint or resource(DEFAULT_CHECKPOINT), args.device)
+    answer = planner.ground(image, query, args.kind)
+    text = json.dumps(as_json(answer), indent=2)
+    print(text)
     if args.out is not None:
         write_picture(args.out, annotate(image, answer, caption=query))
+        args.out.with_suffix(".json").write_text(text + "\n")
     return 0 if answer.boxes or answer.points or answer.traces else 1
 
 
