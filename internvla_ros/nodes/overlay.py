@@ -85,7 +85,7 @@ class Overlay:
         things = SpatialAnswer(answer.boxes, answer.points).scaled(*scale)
         return [
             *self._kept(f"{camera} traces", (traces, strength, size), way, strength),
-            *self._kept(f"{camera} things", (seen, size), things),
+            *self._kept(f"{camera} things", (answer.boxes, answer.points, size), things),
         ]
 
     def _kept(
