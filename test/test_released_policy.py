@@ -142,11 +142,20 @@ def test_grounding_and_chat_stop_and_go_on(policy: Policy) -> None:
     stop = text[len(text) // 2]
     stopped = policy.chat([image], "Where?", stop=[stop], repetition_penalty=1e6)
     assert stopped == text.split(stop)[0]
-    history = [Turn("What?", "a cup")]
-    assert policy.planner.chat_ids([image], "Where?", history=history, max_tokens=12) != whole
-    assert policy.planner.chat_ids([], "Where?", max_tokens=12) != whole
+    assert policy.chat([], "Where?", history=[Turn("What?", "a cup")], max_tokens=3) is not None
     with pytest.raises(ValueError, match="at least one token"):
         policy.chat([image], "Where?", max_tokens=0)
+
+
+def test_a_conversation_is_written_as_the_model_was_taught(policy: Policy) -> None:
+    chat = policy.planner.chat_format
+    ids = chat.conversation([Turn("What?", "a cup"), Turn("Where?", "")], [2])
+    assert chat.tokenizer.decode(ids) == (
+        "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+        "<|im_start|>user\n<|vision_start|><|image_pad|><|image_pad|><|vision_end|>What?<|im_end|>\n"
+        "<|im_start|>assistant\na cup<|im_end|>\n"
+        "<|im_start|>user\nWhere?<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_a_repetition_penalty_forbids_what_was_said(policy: Policy) -> None:
