@@ -4,7 +4,8 @@
 
 Every cell works through the same scenes. The expert sees the simulator's true state and thinks
 ahead as if the world stood still; it cannot take a commitment, so real-time chunking is for
-checkpoints alone. Open loop executes each chunk to its end before it looks at another.
+checkpoints alone. A checkpoint given the simulator's points and no latent plan looks at no
+picture: that shows what execution makes of it, quickly. Open loop executes each chunk to its end before it looks at another.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from internvla_ros.control.ensemble import METHODS
-from internvla_ros.evaluate.policies import Policy, load_policy
+from internvla_ros.evaluate.policies import POINTS, Policy, load_policy
 from internvla_ros.evaluate.report import Proportion
 from internvla_ros.evaluate.run import Delivery
 from internvla_ros.evaluate.tabletop import TableTop, run_tabletop
@@ -64,10 +65,15 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=20, help="a cell")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--max-seconds", type=float, default=25.0, help="simulated, a scene")
+    parser.add_argument("--points", choices=POINTS, default="predicted", help="given to the actor")
+    parser.add_argument(
+        "--latent-plan", choices=("given", "withheld"), default="given", help="to the actor"
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     robot = load_embodiment(args.robot)
-    policy = load_policy(args.policy, robot, device="cpu")
+    latent = args.latent_plan == "given"
+    policy = load_policy(args.policy, robot, points=args.points, latent=latent, device="cpu")
     print(f"{args.policy}, {args.scenes} scenes a cell, seed {args.seed}\n{HEADER}", flush=True)
     for blend in args.ensemble.split(","):
         if blend == "rtc" and args.policy == "expert":

@@ -32,7 +32,7 @@ _BRAKING = 0.6  # share of the acceleration limit counted on when closing a larg
 _SHARE = 0.8  # share of the acceleration limit left to the reference
 _TIP_SHARE = 0.9  # share of the tip's speed limits left to the reference
 _LATE = 0.5  # control periods that a call may come late before the arm counts as braking since
-_ITERATIONS = 8  # of the inverse kinematics: the reference moves little in one period
+_ITERATIONS = 4  # of the inverse kinematics: the reference moves little in one period
 _STANDSTILL = 1e-3  # share of a speed limit that counts as none
 _START_TOLERANCE = 0.02  # rad (or m) that a measured joint may be outside its limits
 
