@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from internvla_ros.motion import se3
 from internvla_ros.motion.kinematics import Kinematics, KinematicsError
 from internvla_ros.motion.se3 import Pose
+from internvla_ros.robots.description import urdf
+from internvla_ros.robots.embodiment import known_embodiments, load_embodiment
 
 Array = NDArray[np.float64]
 JOINTS = ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate")
@@ -166,3 +168,70 @@ def test_descriptions_that_lack_something_are_refused() -> None:
 def test_wrong_number_of_joints_is_refused(arm: Kinematics) -> None:
     with pytest.raises(ValueError, match="need 6 joints"):
         arm.forward(np.zeros(5))
+
+
+ROBOTS = {name: load_embodiment(name) for name in known_embodiments()}
+CHAINS = {
+    name: Kinematics(urdf(name), robot.joints, robot.tip_frame) for name, robot in ROBOTS.items()
+}
+each_robot = pytest.mark.parametrize("name", ROBOTS)
+
+
+def somewhere(name: str, rng: np.random.Generator, inset: float = 0.0) -> Array:
+    robot = ROBOTS[name]
+    margin = inset * (robot.position_upper - robot.position_lower)
+    return rng.uniform(robot.position_lower + margin, robot.position_upper - margin)
+
+
+@each_robot
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=25, deadline=None)
+def test_every_pose_an_arm_can_take_is_found_again(name: str, seed: int) -> None:
+    """With restarts from all over the joint space; whatever is found lies within the limits."""
+    robot, arm = ROBOTS[name], CHAINS[name]
+    target = arm.forward(somewhere(name, np.random.default_rng(seed), inset=0.02))
+    found = arm.inverse(target, robot.ready, posture=robot.posture, restarts=60)
+    assert found.converged
+    metres, radians = se3.distance(arm.forward(found.q), target)
+    assert metres <= 1e-4 and radians <= 1e-3
+    assert (found.q >= arm.lower).all() and (found.q <= arm.upper).all()
+
+
+@each_robot
+@given(seed=st.integers(0, 2**32 - 1), shift=st.floats(0.3, 5.0))
+@settings(max_examples=15, deadline=None)
+def test_limits_hold_for_poses_that_no_arm_can_take(name: str, seed: int, shift: float) -> None:
+    robot, arm, rng = ROBOTS[name], CHAINS[name], np.random.default_rng(seed)
+    here = arm.forward(somewhere(name, rng))
+    away = Pose(here.position + shift * rng.normal(size=3), here.rotation)
+    found = arm.inverse(away, somewhere(name, rng), posture=robot.posture, max_iterations=30)
+    assert np.isfinite(found.q).all()
+    assert (found.q >= arm.lower).all() and (found.q <= arm.upper).all()
+
+
+@pytest.mark.parametrize("name", ["franka_fr3", "franka_panda", "google_robot"])
+def test_seven_joints_lean_towards_their_posture(name: str) -> None:
+    robot, arm, rng = ROBOTS[name], CHAINS[name], np.random.default_rng(4)
+    nearer = 0
+    for _ in range(30):
+        q = np.clip(robot.ready + rng.uniform(-0.4, 0.4, 7), arm.lower, arm.upper)
+        target = arm.forward(q + 0.02)
+        plain = arm.inverse(target, q)
+        leaning = arm.inverse(target, q, posture=robot.ready, position_tolerance=1e-5)
+        assert leaning.converged and plain.converged
+        nearer += bool(
+            np.linalg.norm(leaning.q - robot.ready) < np.linalg.norm(plain.q - robot.ready)
+        )
+    assert nearer >= 27
+
+
+@pytest.mark.parametrize("name", ["franka_fr3", "widowx_250s"])
+def test_singular_poses_are_left_without_a_leap(name: str) -> None:
+    """Stretched out, the Jacobian has lost a direction; a step towards it stays small."""
+    robot, arm = ROBOTS[name], CHAINS[name]
+    q = np.clip(np.zeros(len(robot.joints)), robot.position_lower, robot.position_upper)
+    here = arm.forward(q)
+    for direction in np.vstack([np.eye(3), -np.eye(3)]):
+        target = Pose(here.position + 0.01 * direction, here.rotation)
+        found = arm.inverse(target, q, posture=robot.posture)
+        assert np.isfinite(found.q).all() and found.position_error <= 0.0101

@@ -17,9 +17,6 @@ from internvla_ros.sim.scene import (
     MOVABLES,
     RECEPTACLES,
     SMALLEST,
-    START_HEIGHT,
-    TABLE_X,
-    TABLE_Y,
     TEMPLATES,
     Scene,
     SceneError,
@@ -29,6 +26,7 @@ from internvla_ros.sim.scene import (
 )
 
 ROBOT = load_embodiment("widowx_250s")
+TABLE = ROBOT.tabletop
 KINEMATICS = arm_kinematics(ROBOT)
 
 
@@ -45,7 +43,10 @@ def test_scenes_are_laid_out_clear(seed: int) -> None:
     assert 2 <= len(movables) <= 3 and len(receptacles) == 2
     assert len({spec.name for spec in scene.objects}) == len(scene.objects)
     for spec in scene.objects:
-        assert TABLE_X[0] <= spec.x <= TABLE_X[1] and TABLE_Y[0] <= spec.y <= TABLE_Y[1]
+        assert (
+            ROBOT.tabletop.x[0] <= spec.x <= ROBOT.tabletop.x[1]
+            and ROBOT.tabletop.y[0] <= spec.y <= ROBOT.tabletop.y[1]
+        )
         assert spec.name == f"{spec.colour} {spec.kind}" and spec.colour in COLOURS
     for spec in movables:
         assert spec.kind in MOVABLES and SMALLEST <= spec.size <= LARGEST
@@ -64,7 +65,11 @@ def test_tasks_and_starts_make_sense(seed: int) -> None:
     assert task.relation == RECEPTACLES[place.kind].relation
     assert task.pick in task.instruction and task.place in task.instruction
     tip = KINEMATICS.forward(scene.start)
-    assert START_HEIGHT[0] - 1e-3 < tip.position[2] < START_HEIGHT[1] + 1e-3
+    assert (
+        ROBOT.tabletop.start_height[0] - 1e-3
+        < tip.position[2]
+        < ROBOT.tabletop.start_height[1] + 1e-3
+    )
     assert tip.rotation[2, 0] < -0.99  # pointing down
     assert (scene.start >= ROBOT.position_lower).all()
     assert (scene.start <= ROBOT.position_upper).all()

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.embodiment import EmbodimentError, load_embodiment
 from internvla_ros.sim.scene import (
-    DOWN,
     LARGEST,
     SMALLEST,
     ObjectSpec,
@@ -47,7 +46,7 @@ def with_objects(*objects: ObjectSpec) -> Scene:
 
 
 def joints_at(x: float, y: float, z: float) -> NDArray[np.float64]:
-    found = KINEMATICS.inverse(Pose(np.array([x, y, z]), DOWN), ROBOT.ready)
+    found = KINEMATICS.inverse(Pose(np.array([x, y, z]), ROBOT.down), ROBOT.ready)
     assert found.converged
     return found.q
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from internvla_ros.control.ensemble import METHODS
 from internvla_ros.evaluate.policies import POINTS, fingerprint, load_model, load_policy
 from internvla_ros.evaluate.report import Report
-from internvla_ros.robots.embodiment import Embodiment, load_embodiment
+from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
 
 INTERRUPTED = 130
 
@@ -50,7 +50,7 @@ def _add_tabletop(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
     parser.add_argument("--policy", default="expert", help="'expert' or a checkpoint folder")
     parser.add_argument("--scenes", type=_count, default=100, help="number of scenes")
-    parser.add_argument("--robot", default="widowx_250s", help="the embodiment's name")
+    parser.add_argument("--robot", default="widowx_250s", help=robot_choices())
     parser.add_argument("--max-seconds", type=float, default=25.0, help="simulated, a scene")
     parser.add_argument("--delay", type=float, default=0.1, help="s from view to chunk, simulated")
     parser.add_argument("--points", choices=POINTS, default="predicted", help="given to the actor")

@@ -6,7 +6,7 @@ joint vectors hold exactly the named joints, in the named order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,27 @@ class IkResult:
     position_error: float
     rotation_error: float
     converged: bool
+
+
+@dataclass(frozen=True, eq=False)
+class _Goal:
+    """Where the tip should be, and what counts as there (metres, radians)."""
+
+    pose: Pose
+    position_tolerance: float
+    rotation_tolerance: float
+
+    def reached(self, metres: float, radians: float) -> bool:
+        return metres <= self.position_tolerance and radians <= self.rotation_tolerance
+
+
+@dataclass(frozen=True, eq=False)
+class _Limits:
+    """Joint positions [n] to stay between, and those to prefer where there is freedom."""
+
+    low: Array
+    high: Array
+    posture: Array | None
 
 
 class Kinematics:
@@ -118,11 +139,13 @@ class Kinematics:
         position_tolerance: float = 1e-4,
         rotation_tolerance: float = 1e-3,
         max_iterations: int = 60,
+        restarts: int = 0,
     ) -> IkResult:
         """Joint positions that put the tip at `target`, near `seed`.
 
-        Damped least squares whose damping falls with the error. A joint that reaches a limit is
-        left there and the others make up for it. Out of reach, the nearest pose found is given.
+        Damped least squares whose damping falls with the error, so that it passes singular poses.
+        A joint that reaches a limit is left there and the others make up for it. Out of reach, the
+        nearest pose found is given.
 
         Args:
             target: where the tip should be, in the root frame.
@@ -130,30 +153,42 @@ class Kinematics:
             posture: [n] positions to prefer where the chain has freedom left (redundant arms).
             lower, upper: [n] limits to keep instead of the description's.
             position_tolerance, rotation_tolerance: metres and radians that count as there.
-            max_iterations: most Newton steps, about 30 us each.
+            max_iterations: most Newton steps from one seed, about 30 us each.
+            restarts: how many more seeds, spread over the limits, are tried until one leads there;
+                0 where the solution must be the one connected to `seed`.
         """
         low = self.lower if lower is None else np.asarray(lower, dtype=np.float64)
         high = self.upper if upper is None else np.asarray(upper, dtype=np.float64)
         rest = None if posture is None else np.asarray(posture, dtype=np.float64)
-        q = np.minimum(np.maximum(np.asarray(seed, dtype=np.float64), low), high)
+        limits = _Limits(low, high, rest)
+        goal = _Goal(target, position_tolerance, rotation_tolerance)
+        found = self._descend(goal, np.asarray(seed, dtype=np.float64), limits, max_iterations)
+        for start in _spread(low, high, restarts):
+            if found.converged:
+                break
+            other = self._descend(goal, start, limits, max_iterations)
+            found = min(found, other, key=_miss)
+        return found
+
+    def _descend(self, goal: _Goal, seed: Array, limits: _Limits, iterations: int) -> IkResult:
+        """The best pose seen on the way from one seed."""
+        q = np.minimum(np.maximum(seed, limits.low), limits.high)
         best: tuple[float, Array, float, float] | None = None
-        for iteration in range(max_iterations + 1):
+        for iteration in range(iterations + 1):
             jacobian = self.jacobian(q)
-            error, metres, radians = self._error(target)
+            error, metres, radians = self._error(goal.pose)
             cost = float(error @ error)
             if best is None or cost < best[0]:
                 best = (cost, q, metres, radians)
-            there = metres <= position_tolerance and radians <= rotation_tolerance
-            if there or iteration == max_iterations:
+            if goal.reached(metres, radians) or iteration == iterations:
                 break
-            step = _limited_step(jacobian, error, cost, q, low, high, rest)
+            step = _limited_step(jacobian, error, cost, q, limits)
             if float(np.abs(step).max()) < _STALLED:
                 break
             q = q + step
         assert best is not None
         _, q, metres, radians = best
-        there = metres <= position_tolerance and radians <= rotation_tolerance
-        return IkResult(q, metres, radians, there)
+        return IkResult(q, metres, radians, goal.reached(metres, radians))
 
     def _own(self, q: ArrayLike) -> Array:
         """Joint positions in pinocchio's order."""
@@ -172,16 +207,24 @@ class Kinematics:
         return np.concatenate([shift, _ROTATION_WEIGHT * turn]), float(metres), float(radians)
 
 
-def _limited_step(
-    jacobian: Array,
-    error: Array,
-    cost: float,
-    q: Array,
-    low: Array,
-    high: Array,
-    rest: Array | None,
-) -> Array:
+def _miss(found: IkResult) -> float:
+    """How far a result is from its target, turns weighted as metres."""
+    return found.position_error + _ROTATION_WEIGHT * found.rotation_error
+
+
+def _spread(low: Array, high: Array, count: int) -> Iterator[Array]:
+    """`count` joint positions [n] that fill the space between limits evenly, always the same."""
+    root = 2.0  # of x^(n+1) = x + 1, whose powers are the most irrational steps
+    for _ in range(40):
+        root = (1.0 + root) ** (1.0 / (len(low) + 1))
+    strides = root ** -np.arange(1.0, len(low) + 1)
+    for i in range(1, count + 1):
+        yield low + np.mod(0.5 + i * strides, 1.0) * (high - low)
+
+
+def _limited_step(jacobian: Array, error: Array, cost: float, q: Array, limits: _Limits) -> Array:
     """One damped step [n] that stays within the limits, joints at a limit held there."""
+    low, high, rest = limits.low, limits.high, limits.posture
     free = np.ones(len(q), dtype=bool)
     j = jacobian.copy()
     j[3:] *= _ROTATION_WEIGHT

@@ -25,6 +25,7 @@ from internvla_ros.nodes.processes import age, cpu_seconds
 from internvla_ros.nodes.screen import Screen, window_problem
 from internvla_ros.nodes.signals import interruptible, patient
 from internvla_ros.nodes.supervisor import Supervisor, processes
+from internvla_ros.robots.embodiment import robot_choices
 from internvla_ros.srv import ResetScene
 
 _DIED = 1
@@ -49,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--timeout", type=float, default=30.0, help="s for one instruction")
     parser.add_argument("--headless", action="store_true", help="open no window")
     parser.add_argument("--checkpoint", default="", metavar="DIR", help="default: the one shipped")
-    parser.add_argument("--robot", default="widowx_250s", help="its name, or the path of its YAML")
+    parser.add_argument("--robot", default="widowx_250s", help=robot_choices())
     parser.add_argument(
         "--video", type=Path, default=Path("demo_output/demo.mp4"), help="the film of it all"
     )

@@ -10,6 +10,7 @@ from internvla_ros.nodes.console import Console
 from internvla_ros.nodes.preflight import check, find_checkpoint
 from internvla_ros.nodes.signals import interruptible, patient
 from internvla_ros.nodes.supervisor import Supervisor, processes
+from internvla_ros.robots.embodiment import robot_choices
 
 _DIED = 1
 _POLL = 0.2  # s
@@ -17,7 +18,7 @@ _POLL = 0.2  # s
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
-    parser.add_argument("--robot", default="widowx_250s", help="its name, or the path of its YAML")
+    parser.add_argument("--robot", default="widowx_250s", help=robot_choices())
     parser.add_argument(
         "--sim", default="mujoco", choices=SIMULATORS, help="none: drivers run elsewhere"
     )

@@ -311,6 +311,11 @@ def known_embodiments() -> list[str]:
     return sorted(path.stem for path in resource("config/robots").glob("*.yaml"))
 
 
+def robot_choices() -> str:
+    """What a command's `--robot` may be, for its help."""
+    return f"{', '.join(known_embodiments())}, or the path of a YAML file"
+
+
 def load_embodiment(name: str | Path) -> Embodiment:
     """Reads a robot's configuration by its name or by the path of a YAML file.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 
+from internvla_ros.robots.embodiment import robot_choices
 from internvla_ros.sim.generate import generate
 
 
@@ -17,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="processes (default: all cores)"
     )
-    parser.add_argument("--robot", default="widowx_250s", help="the embodiment's name")
+    parser.add_argument("--robot", default="widowx_250s", help=robot_choices())
 
 
 def run(args: argparse.Namespace) -> int:

@@ -101,6 +101,7 @@ class World:
     def reset(self, scene: Scene) -> None:
         """Lays out a scene, puts the arm to its start with an open gripper, and sets time to 0."""
         mujoco.mj_resetData(self.model, self.data)
+        self._due = 0.0
         self._objects = {}
         self._scene = scene
         self._hide_all()
