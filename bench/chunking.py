@@ -5,7 +5,8 @@
 Every cell works through the same scenes. The expert sees the simulator's true state and thinks
 ahead as if the world stood still; it cannot take a commitment, so real-time chunking is for
 checkpoints alone. A checkpoint given the simulator's points and no latent plan looks at no
-picture: that shows what execution makes of it, quickly. Open loop executes each chunk to its end before it looks at another.
+picture: that shows what execution makes of it, quickly. Open loop executes each chunk to its end
+before it looks at another.
 """
 
 from __future__ import annotations
