@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import array
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 pytest.importorskip("rclpy")
 pytest.importorskip("internvla_ros.msg")
 
-from internvla_ros.msg import Tensor
+from integration.small_release import write_release
+from internvla_ros.msg import Plan, Tensor
+from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from internvla_ros.control.chunk import Chunk
+from internvla_ros.model.actor import Actor
+from internvla_ros.model.plan import plan_from_arrays, plan_to_arrays
+from internvla_ros.model.planner import Planner
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.nodes.converters import (
     ENCODINGS,
@@ -185,3 +192,32 @@ def test_poses_and_intrinsics() -> None:
     info = camera_info(np.array([[5.0, 0, 3.5], [0, 5, 2.5], [0, 0, 1]]), 7, 5, Header())
     assert list(info.k) == [5, 0, 3.5, 0, 5, 2.5, 0, 0, 1]
     assert list(info.p) == [5, 0, 3.5, 0, 0, 5, 2.5, 0, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_plan_through_its_message_gives_the_same_actions(dtype: str, tmp_path: Path) -> None:
+    """Planner and actor apart, in the released layout, with a serialised Plan in between."""
+    run = write_release(tmp_path / "run")
+    kind = getattr(torch, dtype)
+    planner, actor = (
+        Planner.from_pretrained(run, dtype=kind),
+        Actor.from_pretrained(run, dtype=kind),
+    )
+    images = [[np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)]]
+    plan = planner.plan(images, ["pick up the cup"])
+    hidden, mask = plan_to_arrays(plan)
+    sent = Plan(
+        instruction="pick up the cup",
+        hidden_states=array_to_tensor(hidden),
+        attention_mask=array_to_tensor(mask),
+    )
+    received = deserialize_message(serialize_message(sent), Plan)
+    arrived = plan_from_arrays(
+        tensor_to_array(received.hidden_states).astype(np.float32),
+        tensor_to_array(received.attention_mask).astype(np.bool_),
+        received.instruction,
+    )
+    np.testing.assert_array_equal(
+        actor.act(images, plan, unnorm_key="with_mask"),
+        actor.act(images, arrived, unnorm_key="with_mask"),
+    )
