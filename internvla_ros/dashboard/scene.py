@@ -19,7 +19,6 @@ from internvla_ros.robots.embodiment import CameraSpec, Embodiment
 from internvla_ros.spatial.draw import AMBER, CYAN, MAGENTA
 
 Array = NDArray[np.float64]
-Line = viser.LineSegmentsHandle
 
 OPENED, CLOSED = AMBER, CYAN
 """Colours of the chunk's path where the gripper is to be open and where it is to be closed."""
@@ -32,7 +31,7 @@ _TRAIL: Colour = (130, 200, 120)
 _BORDER = 0.14  # m of table around workspace and base
 _THICK = 0.02  # m, the table
 _TRAIL_STEP = 0.003  # m that the tip moves before its way is prolonged
-_TRAIL_LENGTH = 400
+_TRAIL_LENGTH = 150
 _STILL = 1e-4  # rad or m; a joint that moved less is not drawn anew
 _DARKEST = 38  # of 255; shapes blacker than this would hide each other
 _FOV = np.radians(38.0)
@@ -56,7 +55,6 @@ class Scene:
             KinematicsError: the URDF is no tree of links.
             ShapeError: its shapes cannot be read.
         """
-        self._server = server
         self._api = server.scene
         self._tree = LinkTree(urdf)
         self._drawn = self._tree.placements({})
@@ -76,8 +74,6 @@ class Scene:
         self._draw_cameras(robot.cameras, paths)
         self._draw_table(robot)
         self._workspace = self._line("/workspace", _box_edges(*robot.workspace), _WORKSPACE, 1.2)
-        self._path = self._line("/chunk", np.zeros((0, 2, 3)), OPENED, 5.0)
-        self._trace = self._line("/trace", np.zeros((0, 2, 3)), MAGENTA, 4.0)
         self._trail = self._line("/trail", np.zeros((0, 2, 3)), _TRAIL, 2.0)
         self._way: deque[Array] = deque(maxlen=_TRAIL_LENGTH)
         self._targets = [
@@ -126,14 +122,14 @@ class Scene:
         lines = segments(np.asarray(points, dtype=np.float64))
         opened = np.asarray(grippers, dtype=np.float64)[: len(lines)] > 0.5
         colours = np.where(opened[:, None], OPENED, CLOSED).astype(np.uint8)
-        self._recolour(self._path, lines, np.repeat(colours[:, None], 2, axis=1))
+        self._line("/chunk", lines, np.repeat(colours[:, None], 2, axis=1), 5.0)
 
     def trace(self, points: ArrayLike) -> None:
         """Show the way [N, 3] that the planner expects, fading towards its end."""
         lines = segments(np.asarray(points, dtype=np.float64))
         share = np.linspace(0.0, 1.0, len(lines) + 1)
         fade = (1 - share)[:, None] * (255, 255, 255) + share[:, None] * MAGENTA
-        self._recolour(self._trace, lines, segments(fade).astype(np.uint8))
+        self._line("/trace", lines, segments(fade).astype(np.uint8), 4.0)
 
     def targets(self, points: ArrayLike) -> None:
         """Show where to grasp and where to place, [N, 3]; what is not given or NaN is hidden."""
@@ -148,22 +144,17 @@ class Scene:
         """Tint the workspace box; None: its own colour."""
         self._workspace.colors = np.array(colour or _WORKSPACE, np.uint8)
 
-    def _recolour(
-        self, line: Line, points: NDArray[np.float32], colours: NDArray[np.uint8]
-    ) -> None:
-        """Points and colours of a line at once: one of them alone would not fit the other."""
-        if len(points) == 0:
-            line.visible = False
-            return
-        with self._server.atomic():
-            line.points, line.colors = points, colours
-            line.visible = True
+    def _line(
+        self, name: str, points: ArrayLike, colour: Colour | NDArray[np.uint8], width: float
+    ) -> viser.LineSegmentsHandle:
+        """A line [N, 2, 3] of `width` px in place of the last one of that name; hidden if empty.
 
-    def _line(self, name: str, points: Array, colour: Colour, width: float) -> Line:
-        """A line of `width` px, hidden while it has no points."""
+        Browsers take over new points of a line that is there already, but not new colours.
+        """
+        points = np.asarray(points, np.float32)
         return self._api.add_line_segments(
             name,
-            points.astype(np.float32),
+            points,
             colour,
             thickness=width,
             thickness_units="screen",

@@ -185,8 +185,7 @@ class DashboardNode(Node):
         self._pictures[camera] = message
 
     def _on_state(self, message: ExecutionState) -> None:
-        now = time.monotonic()
-        self._state, self._state_at = message, now
+        self._state, self._state_at = message, time.monotonic()
         anchored = self._robot.action.anchor == "target"
         pose = (message.commanded if anchored else message.measured).pose
         self._anchors.append((seconds(message.header.stamp), _pose(pose)))
@@ -194,12 +193,6 @@ class DashboardNode(Node):
         self._series.note("error", float(message.tracking_error))
         self._series.note("age", float(message.chunk_age) if running else np.nan)
         self._series.note("setpoint", float(message.stamp_to_setpoint) if running else np.nan)
-        for name, count in (
-            ("limited", message.limited_count),
-            ("refused", message.refused_count),
-            ("late", message.late_count),
-        ):
-            self._series.note(name, self._rates.of(name, int(count), now))
 
     def _on_chunk(self, message: ActionChunk) -> None:
         self._chunk = message
@@ -309,6 +302,7 @@ class DashboardNode(Node):
         name, reason = _named(state), state.reason if state is not None else ""
         self._page.status(name, reason, self._journal, latched=name == "emergency")
         if self._ticks % _SAMPLE_EVERY == 0:
+            self._note_interventions(state, now)
             self._series.sample(now)
             self._page.simulated(self._reset.service_is_ready())
         if not self._page.watched:
@@ -322,6 +316,14 @@ class DashboardNode(Node):
         self._show_robot(state)
         self._show_prediction(now)
         self._show_pictures(now)
+
+    def _note_interventions(self, state: ExecutionState | None, now: float) -> None:
+        """How fast safety's counters grow."""
+        if state is None:
+            return
+        for name in ("limited", "refused", "late"):
+            count = int(getattr(state, f"{name}_count"))
+            self._series.note(name, self._rates.of(name, count, now))
 
     def _show_robot(self, state: ExecutionState | None) -> None:
         """The arm where it stands, the way it has come, and the chunk that it will follow."""
