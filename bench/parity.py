@@ -14,9 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
-from internvla_ros.evaluate.parity import ParityError
-from internvla_ros.evaluate.parity_report import compare, table
 from internvla_ros.model.checkpoint import CheckpointError
+from internvla_ros.model.parity import ParityError
+from internvla_ros.model.parity_report import compare, table
 
 
 def main() -> int:

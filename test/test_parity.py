@@ -14,8 +14,8 @@ import torch
 from integration.small_release import write_release
 from PIL import Image
 
-from internvla_ros.evaluate.parity import ParityError, Reference, numbers
-from internvla_ros.evaluate.parity_report import Row, compare
+from internvla_ros.model.parity import ParityError, Reference, numbers
+from internvla_ros.model.parity_report import Row, compare
 from internvla_ros.model.policy import Policy
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from internvla_ros.evaluate.parity import Array, Reference, expected, numbers
+from internvla_ros.model.parity import Array, Reference, expected, numbers
 from internvla_ros.model.policy import Policy
 from internvla_ros.model.released import released_state_dict_shapes
 from internvla_ros.model.released_names import Family, family_of
