@@ -215,7 +215,7 @@ def test_seven_joints_lean_towards_their_posture(name: str) -> None:
     nearer = 0
     for _ in range(30):
         q = np.clip(robot.ready + rng.uniform(-0.4, 0.4, 7), arm.lower, arm.upper)
-        target = arm.forward(q + 0.02)
+        target = arm.forward(np.clip(q + 0.02, arm.lower, arm.upper))
         plain = arm.inverse(target, q)
         leaning = arm.inverse(target, q, posture=robot.ready, position_tolerance=1e-5)
         assert leaning.converged and plain.converged

@@ -185,7 +185,7 @@ class Kinematics:
             step = _limited_step(jacobian, error, cost, q, limits)
             if float(np.abs(step).max()) < _STALLED:
                 break
-            q = q + step
+            q = np.minimum(np.maximum(q + step, limits.low), limits.high)  # rounding, too
         assert best is not None
         _, q, metres, radians = best
         return IkResult(q, metres, radians, goal.reached(metres, radians))
