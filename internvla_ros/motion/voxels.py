@@ -60,7 +60,7 @@ class VoxelCloud:
         blocks = blocks[order]
         starts = np.flatnonzero(np.any(np.diff(blocks, axis=0, prepend=blocks[:1] - 1), axis=1))
         self._spans = list(zip(starts, [*starts[1:], len(blocks)], strict=True))
-        self._blocks = (blocks[starts] + 0.5) * _BLOCK * size
+        self._blocks: Array = np.asarray((blocks[starts] + 0.5) * (_BLOCK * size), np.float64)
         self._block_reach = _BLOCK * self._ball
 
     def nearest(self, solids: Sequence[tuple[Shape, Pose]], within: float = np.inf) -> Found | None:
