@@ -65,7 +65,7 @@ def bring_up(parameters: dict[str, Any], *, alone: bool = False) -> Iterator[Gra
     specs = processes([*nodes, dashboard], "")
     if not alone:
         # Slowly, so that a task outlasts what a browser without a graphics card takes to follow.
-        slowly = ("--ros-args", "-p", "real_time_factor:=0.4")
+        slowly = ("--ros-args", "-p", "real_time_factor:=0.2")
         specs.append(ProcessSpec("sim", (sys.executable, str(SCRIPT), *slowly)))
     lines: list[str] = []
 
@@ -220,8 +220,8 @@ def test_pausing_and_what_others_see(running: Graph, browser: Browser) -> None:
     tabs = [browser.open(running.url), browser.open(running.url)]
     for tab in tabs:
         wait_for_page(running, tab)
+    wait_for_page(running, tabs[0])  # in front again
     handle = client.send(instruction)
-    client.wait_for_state(ExecutionState.RUNNING)
     wait_for(running, tabs[0], shows(instruction), "the instruction of somebody else's goal")
     wait_for(running, tabs[0], f"!({button('Pause')}).disabled", "the button to pause")
     tabs[0].click(button("Pause"))
