@@ -28,6 +28,7 @@ Room = Callable[[Array], float]
 EDGE = 0.004  # m: how far past the workspace's edge the tip may come
 MARGIN = 0.99  # share of each limit that is used, leaving the rest to rounding
 _TRAVEL = 0.06  # rad (or m) that the fastest joint moves between two looks along a stop
+_NEAR = 0.04  # m from an edge or an obstacle; nearer, no moment of a stop is left out
 _ROUNDING = 1e-3
 _EASED = 0.7  # share of a wish that is tried when the whole makes the tip too fast
 _STOP_EXCESS = 1.1  # of the tip's limit while braking, as joints do not slow down in proportion
@@ -136,13 +137,17 @@ class Guard:
         points = _looked_at(state, stop)
         if self._too_fast(state, 1.0) or any(self._too_fast(p, _STOP_EXCESS) for p in points[:-1]):
             return Limit.TIP_SPEED
-        for point in (state, *points):
-            outside = self.outside(point.positions)
-            if outside > EDGE and outside > self.outside(here):
-                return Limit.WORKSPACE
+        every = (state, *(point for _, point in stop.points))
+        outside = max(self.outside(point.positions) for point in (state, *points))
+        if outside > EDGE - _NEAR:
+            outside = max(self.outside(point.positions) for point in every)
+        if outside > EDGE and outside > self.outside(here):
+            return Limit.WORKSPACE
         if self._room is None:
             return None
-        room = min(self._room(point.positions) for point in points)
+        room = min(self._room(point.positions) for point in (state, *points))
+        if room < _NEAR:
+            room = min(self._room(point.positions) for point in every)
         return Limit.CLEARANCE if room < 0.0 and room < self._room(here) else None
 
     def _too_fast(self, state: JointState, share: float) -> bool:
@@ -159,9 +164,9 @@ class Guard:
         return max(shift, math.sqrt(a * a + b * b + c * c) / self._tip_turn)
 
     def outside(self, q: Array) -> float:
-        """How far the tip is outside the workspace at joint positions q [n], in metres."""
+        """How far the tip is outside the workspace at joint positions q [n], m; negative inside."""
         position = self._kinematics.forward(q).position.tolist()
-        beyond = 0.0
+        beyond = -math.inf
         for x, (lower, upper) in zip(position, self._box, strict=True):
             beyond = max(beyond, lower - x, x - upper)
         return beyond

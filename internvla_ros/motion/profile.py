@@ -16,8 +16,8 @@ from ruckig import ControlInterface, InputParameter, Result, Ruckig, Synchroniza
 Array = NDArray[np.float64]
 
 _AT_REST = 1e-6
-_SPACING = 0.04  # s between the points of a stop
-_MOST_POINTS = 12
+_SPACING = 0.02  # s between the points of a stop
+_MOST_POINTS = 24
 
 
 @dataclass(frozen=True, eq=False)

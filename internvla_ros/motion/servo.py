@@ -22,7 +22,7 @@ from internvla_ros.motion.guard import MARGIN, Guard, Room
 from internvla_ros.motion.kinematics import IkResult, Kinematics
 from internvla_ros.motion.limits import Limit, Reasons
 from internvla_ros.motion.reference import Reference
-from internvla_ros.motion.se3 import Pose
+from internvla_ros.motion.se3 import Pose, distance
 from internvla_ros.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
@@ -32,7 +32,10 @@ _BRAKING = 0.6  # share of the acceleration limit counted on when closing a larg
 _SHARE = 0.8  # share of the acceleration limit left to the reference
 _TIP_SHARE = 0.9  # share of the tip's speed limits left to the reference
 _LATE = 0.5  # control periods that a call may come late before the arm counts as braking since
-_ITERATIONS = 4  # of the inverse kinematics: the reference moves little in one period
+_ITERATIONS = 3  # of the inverse kinematics: the reference moves little in one period
+_PULL = 0.05  # rad (or m) of a joint towards the posture preferred; more upsets the tip
+_TILT = 0.4  # rad that the tip may be off its direction so as to come nearer to its place
+_NEARER = 1e-6  # m that count as progress
 _STANDSTILL = 1e-3  # share of a speed limit that counts as none
 _START_TOLERANCE = 0.02  # rad (or m) that a measured joint may be outside its limits
 
@@ -192,13 +195,26 @@ class EmbeddedServo:
             at_limit = (found.q <= self._lower) | (found.q >= self._upper)
             cause = f" at the limit of {self._names(at_limit)}" if at_limit.any() else ""
             reasons.add(Limit.REACH, f"out of reach{cause}")
-            # Never trade the tip's place for its direction: shift without turning, or stay.
-            found = self._solve(replace(goal, rotation=here.rotation))
-        wanted = found.q if found.converged else self._reference
+        wanted = found.q if found.converged else self._next_best(found.q, goal, here, target)
         reference = self._reference + self._feasible(wanted - self._reference, step, reasons)
         reference = np.clip(reference, self._lower, self._upper)
         self._tip.correct(self._kinematics.forward(reference), step)
         return reference
+
+    def _next_best(self, q: Array, goal: Pose, here: Pose, target: Pose) -> Array:
+        """Where to go [n] when the goal cannot be met; q comes nearest to it.
+
+        Shift without turning; else come nearer to the target's place and turn away from its
+        direction no further than `_TILT`, as an arm at a joint's limit must to get away from it;
+        else stay.
+        """
+        shifted = self._solve(replace(goal, rotation=here.rotation))
+        if shifted.converged:
+            return shifted.q
+        metres, radians = distance(self._kinematics.forward(q), target)
+        metres_here, radians_here = distance(here, target)
+        better = metres < metres_here - _NEARER and radians <= max(radians_here, _TILT)
+        return q if better else self._reference
 
     def _solve(self, goal: Pose) -> IkResult:
         return self._kinematics.inverse(
@@ -223,8 +239,11 @@ class EmbeddedServo:
         return move
 
     def _posture(self) -> Array | None:
-        """What a redundant arm prefers."""
-        return self._embodiment.ready if len(self._lower) > 6 else None
+        """What a redundant arm prefers: a little nearer to its ready pose than it is."""
+        if len(self._lower) <= 6:
+            return None
+        away = self._embodiment.ready - self._reference
+        return self._reference + np.minimum(np.maximum(away, -_PULL), _PULL)
 
     def _inside_workspace(self, target: Pose, reasons: Reasons) -> Pose:
         lower, upper = self._embodiment.workspace
