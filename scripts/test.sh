@@ -6,6 +6,7 @@
 cd "$root"
 leave_other_wheels
 "$root/scripts/build_test_interfaces.sh"
+"$root/scripts/setup_simulators.sh"
 # shellcheck disable=SC1091
 . "$root/env.bash"
 interfaces=$root/build/test_interfaces/install/local_setup.bash

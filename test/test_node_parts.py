@@ -11,7 +11,7 @@ from internvla_ros.nodes.instruction import InstructionError, check_instruction
 from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, JointStateError
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.pairing import StampPairer
-from internvla_ros.nodes.trajectory import TrajectoryError, TrajectoryFollower
+from internvla_ros.motion.trajectory import TrajectoryError, TrajectoryFollower
 from internvla_ros.robots.embodiment import load_embodiment
 
 

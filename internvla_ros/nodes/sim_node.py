@@ -23,7 +23,7 @@ from internvla_ros.nodes.qos import CLOCK, EVENTS, LATCHED, SENSOR_OUT
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.sim_robot import Points, SimRobot
 from internvla_ros.nodes.stamps import seconds, time_message
-from internvla_ros.nodes.trajectory import TrajectoryError
+from internvla_ros.motion.trajectory import TrajectoryError
 from internvla_ros.robots.embodiment import CameraSpec, load_embodiment
 from internvla_ros.srv import ResetScene
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from internvla_ros.nodes.trajectory import Point, TrajectoryFollower
+from internvla_ros.motion.trajectory import Point, TrajectoryFollower
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.sim.scene import Scene, sample_scene, scene_for_instruction
 from internvla_ros.sim.world import World
