@@ -1,4 +1,4 @@
-"""A robot without a ROS driver of its own, behind the interface of a joint_trajectory_controller."""
+"""A robot without a ROS driver of its own, behind a joint_trajectory_controller's topics."""
 
 from __future__ import annotations
 
