@@ -31,9 +31,12 @@ class Bench:
     """Spins only while it waits. Sends setpoints like an arm node's control cycle."""
 
     def __init__(
-        self, motion: str, parameters: dict[str, object], process: subprocess.Popen[bytes]
+        self,
+        motion: str,
+        parameters: dict[str, object],
+        process: subprocess.Popen[bytes] | None = None,
     ) -> None:
-        """`process`: the robot's stand-in."""
+        """`process`: the robot's stand-in, where it is not the test itself."""
         self.process = process
         self.robot: Embodiment = load_embodiment("widowx_250s")
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
