@@ -10,8 +10,8 @@ velocity, acceleration and jerk, the tip against its workspace by forward kinema
 distances between the arm's solids, and to the table, against the least allowed.
 
 The tolerances: 1e-9 of a joint's range for positions; 1e-6 of each limit, and what float64 leaves
-of a difference, for velocity, acceleration and jerk; a millimetre more than the edge (4 mm) of the workspace, and a
-millimetre of clearance.
+of a difference, for velocity, acceleration and jerk; a millimetre more than the edge (4 mm) of the
+workspace, and a millimetre of clearance.
 """
 
 from __future__ import annotations
