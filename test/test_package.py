@@ -132,7 +132,8 @@ def test_every_node_has_an_executable() -> None:
     listed = re.search(r"foreach\(node ([\w ]+)\)", text)
     assert listed is not None
     built = {f"{name}_node" for name in listed[1].split()}
-    assert {spec.executable for spec in graph(Options(record="x", dashboard=True))} == built
+    started = {spec.executable for spec in graph(Options(record="x", dashboard=True))}
+    assert started | {"driver_node", "moveit_py_node"} == built
     for executable in built:
         assert "\ndef main(" in (MODULES / "nodes" / f"{executable}.py").read_text()
 

@@ -26,7 +26,8 @@ Array = NDArray[np.float64]
 Points = Sequence[tuple[float, Sequence[float], Sequence[float]]]
 
 _CLOSE_TIME = 5.0  # s for a driver to bring its robot to rest and end
-_FAR = 0.1  # rad that a path may begin away from an arm at rest
+_FAR = 0.1  # rad that a path may begin away from an arm at rest,
+_PACE = 1.0  # and rad/s that it may take to get there
 
 
 class DriverError(RuntimeError):
@@ -167,7 +168,8 @@ class PathFollower:
             return reason
         first = np.array(path.points[0][1])[[path.names.index(name) for name in self._names]]
         away = float(np.abs(first - here).max())
-        if away > _FAR:
+        ahead = path.start + path.points[0][0] - time.monotonic()
+        if away > _FAR + _PACE * max(0.0, ahead):
             return f"a path begins {away:.2f} rad away from where the arm rests; it is not followed"
         return ""
 

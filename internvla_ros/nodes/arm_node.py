@@ -237,6 +237,7 @@ class ArmNode(Node):
             "speed": f"{report.speed:.2f}",
             "limited": str(self._arm.limited),
             "refused": str(self._arm.refused),
+            "backend": self._backend.notice,
             **{name: str(count) for name, count in sorted(self._arm.safety.counts.items())},
         }
         level = {ArmState.FAULT: ERROR, ArmState.HOLDING: WARN}.get(report.state, OK)

@@ -124,7 +124,7 @@ def test_a_stop_ends_a_motion_short_of_its_goal(driver: DriverProcess) -> None:
 
 def test_a_path_that_begins_elsewhere_is_refused(driver: DriverProcess) -> None:
     here = state(driver).desired
-    driver.follow(time.monotonic(), ROBOT.joints, [(0.5, (here + 0.3).tolist(), [0.0] * 7)])
+    driver.follow(time.monotonic(), ROBOT.joints, [(0.02, (here + 0.3).tolist(), [0.0] * 7)])
     until(lambda: bool(driver.fault), "the refusal")
     assert "rad away from where the arm rests" in driver.fault
     assert is_at(driver, here)

@@ -1,0 +1,102 @@
+"""driver_node on a live graph, in front of a simulated Franka (scripts/setup_simulators.sh)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy")
+pytest.importorskip("pylibfranka", reason="pip install pylibfranka==0.21.3")
+
+import rclpy
+from builtin_interfaces.msg import Duration
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
+from simulators import franka, requires_simulators
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from internvla_ros.robots.embodiment import load_embodiment
+
+pytestmark = [pytest.mark.integration, requires_simulators]
+
+ROBOT = load_embodiment("franka_fr3")
+PATIENCE = 60.0  # s
+
+
+class Operator:
+    """Spins only while it waits."""
+
+    def __init__(self) -> None:
+        self.node = rclpy.create_node("operator")
+        self.joints: dict[str, float] = {}
+        self.node.create_subscription(JointState, "joint_states", self.on_joints, 10)
+        self.arm = self.node.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", 1)
+
+    def on_joints(self, message: JointState) -> None:
+        self.joints = dict(zip(message.name, message.position, strict=True))
+
+    def wait(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what} in vain"
+            rclpy.spin_once(self.node, timeout_sec=0.02)
+
+    def call(self, service: str) -> Any:
+        client = self.node.create_client(Trigger, service)
+        self.wait(client.service_is_ready, service)
+        answer = client.call_async(Trigger.Request())
+        self.wait(answer.done, f"the answer of {service}")
+        return answer.result()
+
+    def turn_first_joint(self, by: float, seconds: int) -> None:
+        goal = [self.joints[name] for name in ROBOT.joints]
+        goal[0] += by
+        point = JointTrajectoryPoint(positions=goal, velocities=[0.0] * len(goal))
+        point.time_from_start = Duration(sec=seconds)
+        self.arm.publish(JointTrajectory(joint_names=list(ROBOT.joints), points=[point]))
+
+
+@pytest.fixture
+def operator() -> Iterator[Operator]:
+    with franka() as address:
+        words = [sys.executable, "-m", "internvla_ros.nodes.driver_node", "--ros-args"]
+        process = subprocess.Popen([*words, "-p", f"address:={address}"])
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+        try:
+            made = Operator()
+            made.wait(lambda: bool(made.joints) and made.arm.get_subscription_count() > 0, "joints")
+            yield made
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait()
+            rclpy.try_shutdown()
+
+
+def test_a_franka_follows_trajectories_stops_and_goes_on(operator: Operator) -> None:
+    assert set(operator.joints) == {*ROBOT.joints, *ROBOT.gripper.joints}
+    first = ROBOT.joints[0]
+    start = operator.joints[first]
+    operator.turn_first_joint(0.2, 1)
+    operator.wait(lambda: operator.joints[first] > start + 0.15, "the arm to move")
+    assert operator.call("driver/stop").success
+    assert operator.call("driver/recover").success
+    there = operator.joints[first]
+    operator.turn_first_joint(-0.2, 1)
+    operator.wait(lambda: operator.joints[first] < there - 0.1, "the arm to move back")
+
+
+def test_a_driver_for_another_arm_says_so() -> None:
+    words = [sys.executable, "-m", "internvla_ros.nodes.driver_node", "--ros-args"]
+    done = subprocess.run(
+        [*words, "-p", "driver:=widowx_ai"], capture_output=True, text=True, timeout=PATIENCE
+    )
+    assert done.returncode == 2
+    assert "drives 6 joints, robot franka_fr3 has 7" in done.stderr
