@@ -14,7 +14,6 @@ from internvla_ros.robots.embodiment import Embodiment
 GROUP = "arm"
 """The planning group of every robot in config/moveit."""
 SUCCESS = 1
-START_STATE_IN_COLLISION = -10
 
 _JOINT_TOLERANCE = 0.005  # rad
 _POSITION_TOLERANCE = 0.002  # m, radius

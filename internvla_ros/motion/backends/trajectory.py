@@ -49,17 +49,16 @@ def setpoint_trajectory(command: JointCommand, period: float) -> list[Point]:
 class GripperMotion:
     """When an opening wanted is to be sent on, and how long the fingers take for it.
 
-    Where the fingers are is reckoned from what was sent, at the gripper's own speed; before the
-    first command they are taken to be a whole stroke away.
+    Where the fingers are is reckoned from what was sent; until the first way has ended they are
+    taken to be a whole stroke away.
     """
 
     def __init__(self, gripper: Gripper) -> None:
         self._gripper = gripper
-        stroke = abs(gripper.open - gripper.closed)
-        self._stroke_time = stroke / gripper.velocity
-        self._from = 0.0
+        self._stroke_time = abs(gripper.open - gripper.closed) / gripper.velocity
+        self._from: float | None = None
         self._to: float | None = None
-        self._began = 0.0
+        self._began = self._ends = 0.0
 
     def forget(self) -> None:
         """Others may have moved the fingers: send the next opening whatever it is."""
@@ -72,15 +71,18 @@ class GripperMotion:
         """
         if opening == self._to:
             return None
-        way = 1.0 if self._to is None else abs(opening - self._opening(t))
-        self._from = opening if self._to is None else self._opening(t)
-        self._to, self._began = opening, t
+        here = self._opening(t)
+        way = 1.0 if here is None else abs(opening - here)
+        duration = max(way * self._stroke_time, _SHORTEST)
+        self._from, self._to, self._began, self._ends = here, opening, t, t + duration
         position = np.array([self._gripper.position(opening)])
-        return Point(max(way * self._stroke_time, _SHORTEST), position, np.zeros(1), np.zeros(1))
+        return Point(duration, position, np.zeros(1), np.zeros(1))
 
-    def _opening(self, t: float) -> float:
-        """Where the fingers should be by time t."""
-        assert self._to is not None
-        way = self._to - self._from
-        done = max(t - self._began, 0.0) / self._stroke_time
-        return self._to if done >= abs(way) else self._from + float(np.sign(way)) * done
+    def _opening(self, t: float) -> float | None:
+        """Where the fingers should be by time t; None: nobody knows."""
+        if self._to is None or t >= self._ends:
+            return self._to
+        if self._from is None:
+            return None
+        share = max(t - self._began, 0.0) / (self._ends - self._began)
+        return self._from + share * (self._to - self._from)
