@@ -68,7 +68,9 @@ class Options:
     Attributes:
         robot: a robot's name or the path of its YAML file.
         sim: "mujoco": simulate the robot and its cameras; "none": drivers run elsewhere.
-        checkpoint: folder of the policy.
+        policy: "local": planner and actor run the checkpoint themselves; ws://host:port: they ask
+            that server, and the checkpoint is the server's.
+        checkpoint: folder of the local policy.
         namespace: of all nodes, "" or "/something".
         seed: of the first scene and of the actor's noise, >= 0.
         real_time_factor: simulated seconds a second, > 0.
@@ -83,6 +85,7 @@ class Options:
 
     robot: str = "widowx_250s"
     sim: str = "mujoco"
+    policy: str = "local"
     checkpoint: str = ""
     namespace: str = ""
     seed: int = 0
@@ -111,7 +114,7 @@ def graph(options: Options) -> tuple[NodeSpec, ...]:
         "robot": options.robot,
         "use_sim_time": options.sim != "none",
     }
-    policy = {**common, "checkpoint": options.checkpoint}
+    policy = {**common, "policy": options.policy, "checkpoint": options.checkpoint}
     seeded = {**policy, "seed": options.seed}
     nodes = (
         NodeSpec("planner", "planner_node", policy, respawn=options.respawn, niceness=4),

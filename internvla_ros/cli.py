@@ -38,6 +38,7 @@ COMMANDS = (
     Command("generate", "internvla_ros.sim.cli", "make a dataset in the simulator"),
     Command("train", "internvla_ros.train.cli", "train a policy: grounding, then actions"),
     Command("evaluate", "internvla_ros.evaluate.cli", "measure a policy, without ROS in the loop"),
+    Command("serve", "internvla_ros.serving.cli", "offer a policy to robots on other machines"),
     Command("ground", "internvla_ros.model.cli_ground", "ask a policy where things are"),
     Command("checkpoint", "internvla_ros.model.cli_checkpoint", "inspect or convert a checkpoint"),
 )
@@ -53,6 +54,8 @@ PROVIDERS = {
     "av": "PyAV: pip install 'internvla_ros[sim]'",
     "mcap": "mcap: pip install 'internvla_ros[sim]'",
     "rosbags": "rosbags: pip install 'internvla_ros[sim]'",
+    "msgpack": "msgpack: pip install 'internvla_ros[serving]'",
+    "websockets": "websockets: pip install 'internvla_ros[serving]'",
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from internvla_ros.bringup import NodeSpec, Options, environment, graph
-from internvla_ros.nodes.preflight import check, find_checkpoint
+from internvla_ros.nodes.preflight import check_policy
 from internvla_ros.resources import PACKAGE, resource
 
 if TYPE_CHECKING:
@@ -49,9 +49,8 @@ def _nodes(context: LaunchContext) -> list[Any]:
         )
         for field in fields(Options)
     }
-    given["checkpoint"] = str(find_checkpoint(given["checkpoint"]))
+    given["checkpoint"] = check_policy(given["robot"], given["policy"], given["checkpoint"])
     options = Options(**given)
-    check(options.robot, find_checkpoint(options.checkpoint))
     return [_action(node, options.namespace) for node in graph(options)]
 
 

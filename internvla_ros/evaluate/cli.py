@@ -1,4 +1,4 @@
-"""`internvla evaluate tabletop | grounding`: measure a policy without ROS in the loop."""
+"""`internvla evaluate BENCHMARK`: measure a policy without ROS in the loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from internvla_ros.control.ensemble import METHODS
+from internvla_ros.evaluate.libero import cli as libero
 from internvla_ros.evaluate.policies import POINTS, fingerprint, load_model, load_policy
 from internvla_ros.evaluate.report import Report
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
@@ -37,6 +38,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
     )
+    libero.add_arguments(
+        commands.add_parser(
+            "libero",
+            help="LIBERO's tasks with the Franka arm, simulated",
+            description="Success on LIBERO's tasks from their official initial states.",
+        )
+    )
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -48,7 +56,11 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 def _add_tabletop(parser: argparse.ArgumentParser) -> None:
     _add_common(parser)
-    parser.add_argument("--policy", default="expert", help="'expert' or a checkpoint folder")
+    parser.add_argument(
+        "--policy",
+        default="expert",
+        help="'expert', a checkpoint folder, or ws://host:port of 'internvla serve'",
+    )
     parser.add_argument("--scenes", type=_count, default=100, help="number of scenes")
     parser.add_argument("--robot", default="widowx_250s", help=robot_choices())
     parser.add_argument("--max-seconds", type=float, default=25.0, help="simulated, a scene")
@@ -73,6 +85,8 @@ def _add_grounding(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table and write the report; 130 when it was interrupted."""
+    if args.benchmark == "libero":
+        return libero.run(args)
     report = _tabletop(args) if args.benchmark == "tabletop" else _grounding(args)
     print(report.table())
     if args.json:

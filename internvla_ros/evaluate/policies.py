@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from internvla_ros.evaluate.run import Decision, SceneRun
 from internvla_ros.robots.embodiment import Embodiment
+from internvla_ros.serving.protocol import is_remote
 from internvla_ros.sim.engine import action_between
 from internvla_ros.sim.expert import Expert
 from internvla_ros.spatial.types import SpatialAnswer
@@ -22,6 +23,7 @@ Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 POINTS = ("predicted", "oracle")
+_SERVER_PATIENCE = 60.0  # s for a policy server to come back; a measurement can wait
 
 
 class PolicyError(ValueError):
@@ -42,7 +44,10 @@ class Policy(Protocol):
 class PlannerActor(Protocol):
     """What is used of `internvla_ros.model.policy.Policy`."""
 
-    config: Any
+    @property
+    def config(self) -> Any:
+        """The policy's configuration."""
+        ...
 
     def look(
         self,
@@ -62,7 +67,8 @@ class PlannerActor(Protocol):
         points: Array | None = None,
         *,
         seed: int = 0,
-        **options: Any,
+        previous: Array | None = None,
+        frozen: int = 0,
     ) -> Array:
         """Chunks [B, T, 7] in SI units."""
         ...
@@ -175,7 +181,14 @@ def fingerprint(folder: str | Path) -> str:
 
 
 def load_model(path: str | Path, device: str) -> PlannerActor:
-    """A checkpoint's planner and actor; raises what `Policy.from_pretrained` raises."""
+    """Planner and actor of a checkpoint, or of a policy server (ws://host:port).
+
+    Raises what `Policy.from_pretrained` and `PolicyClient` raise.
+    """
+    if is_remote(str(path)):
+        from internvla_ros.serving.client import PolicyClient
+
+        return PolicyClient(str(path), patience=_SERVER_PATIENCE)
     from internvla_ros.model.policy import Policy as InternVLAM1
 
     return InternVLAM1.from_pretrained(path, device)
@@ -190,7 +203,7 @@ def load_policy(
     seed: int = 0,
     device: str,
 ) -> Policy:
-    """The expert for the name "expert", else the checkpoint of that name."""
+    """The expert for the name "expert", else the checkpoint or server of that name."""
     if name == "expert":
         return ExpertPolicy(embodiment)
     return LearnedPolicy(load_model(name, device), points, latent, seed)

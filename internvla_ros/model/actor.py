@@ -96,7 +96,7 @@ class Actor(nn.Module):
         actions = self.sample(
             images,
             plan,
-            self._normalised_states(states, statistics),
+            self.normalised_states(states, statistics),
             points,
             seed=seed,
             noise=noise,
@@ -260,9 +260,10 @@ class Actor(nn.Module):
             raise ValueError(f"points must be [{batch}, {count}, 2], got {list(points.shape)}")
         return torch.as_tensor(points, dtype=self.dtype, device=self.device)
 
-    def _normalised_states(
+    def normalised_states(
         self, states: NDArray[np.float64] | None, statistics: DatasetStatistics
     ) -> Tensor | None:
+        """States [B, state_dim] in SI units as `sample` takes them; None for who takes none."""
         width = self.config.actor.state_dim
         if not width:
             return None

@@ -30,10 +30,16 @@ def plan_to_arrays(plan: Plan) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
 
     Every bfloat16 and float16 is a float32 too, so that nothing is lost on the way.
     """
-    states = plan.hidden_states[:, 0].detach().float().cpu().numpy()
+    states, mask = batch_to_arrays(plan)
+    return states[:, 0], mask[0]
+
+
+def batch_to_arrays(plan: Plan) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Hidden states [L, B, S, C] and attention mask [B, S] of a plan, as `plan_to_arrays`."""
+    states = plan.hidden_states.detach().float().cpu().numpy()
     if plan.attention_mask is None:
-        return states, np.ones(states.shape[1], dtype=np.bool_)
-    return states, plan.attention_mask[0].bool().cpu().numpy()
+        return states, np.ones(states.shape[1:3], dtype=np.bool_)
+    return states, plan.attention_mask.bool().cpu().numpy()
 
 
 def plan_from_arrays(
@@ -51,9 +57,16 @@ def plan_from_arrays(
         )
     if not attention_mask.any():
         raise PlanError("a plan needs at least one token that is not padding")
-    states = torch.from_numpy(np.array(hidden_states, dtype=np.float32))[:, None]
+    return batch_from_arrays(hidden_states[:, None], attention_mask[None], (instruction,))
+
+
+def batch_from_arrays(
+    hidden_states: NDArray[np.float32],
+    attention_mask: NDArray[np.bool_],
+    instructions: tuple[str, ...],
+) -> Plan:
+    """A plan from hidden states [L, B, S, C] and an attention mask [B, S] that fit together."""
+    states = torch.from_numpy(np.array(hidden_states, dtype=np.float32))
     if attention_mask.all():
-        return Plan(states, None, (instruction,))
-    return Plan(
-        states, torch.from_numpy(np.array(attention_mask, dtype=np.int64))[None], (instruction,)
-    )
+        return Plan(states, None, instructions)
+    return Plan(states, torch.from_numpy(np.array(attention_mask, dtype=np.int64)), instructions)

@@ -127,10 +127,36 @@ class Policy(nn.Module):
         self, images: Sequence[Views], instructions: Sequence[str], **options: Any
     ) -> NDArray[np.float64]:
         """Plan and act at once: action chunks [B, T, D] in SI units; options as `Actor.act`."""
-        # Both parts begin with the same resize, which is done here once.
+        views = self._resized(images)
+        return self.act(views, self.plan(views, instructions), **options)
+
+    def predict_normalised(
+        self,
+        images: Sequence[Views],
+        instructions: Sequence[str],
+        states: NDArray[np.float64] | None = None,
+        points: NDArray[np.float64] | None = None,
+        *,
+        unnorm_key: str | None = None,
+        **options: Any,
+    ) -> NDArray[np.float32]:
+        """As `predict`, but as the network says it: about -1..1, nothing clipped or thresholded.
+
+        States are in SI units and normalised by the named statistics. Other options as
+        `Actor.sample`.
+        """
+        normalised = None
+        if self.config.actor.state_dim:
+            statistics = self.actor.statistics_of(unnorm_key)
+            normalised = self.actor.normalised_states(states, statistics)
+        views = self._resized(images)
+        plan = self.plan(views, instructions)
+        return self.actor.sample(views, plan, normalised, points, **options).cpu().numpy()
+
+    def _resized(self, images: Sequence[Views]) -> list[Views]:
+        """The views as both parts see them: both begin with the same resize, done here once."""
         size = self.config.planner.image_size
-        views = [
+        return [
             at_image_size([to_tensor(view, self.device) for view in sample], size)
             for sample in images
         ]
-        return self.act(views, self.plan(views, instructions), **options)

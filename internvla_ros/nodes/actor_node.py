@@ -15,8 +15,6 @@ from std_msgs.msg import String
 
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.realtime import Commitments
-from internvla_ros.model.actor import Actor
-from internvla_ros.model.plan import plan_from_arrays
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import rot6d
 from internvla_ros.msg import ActionChunk, CameraViews, ExecutionState, Plan
@@ -29,12 +27,14 @@ from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, JointStateError
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.policy import load, views_for
+from internvla_ros.nodes.policy import LOCAL, load_actor, views_for
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
 from internvla_ros.robots.description import urdf
 from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.serving.errors import PolicyClientError
+from internvla_ros.serving.plan import PlanArrays
 
 _STATE_TOLERANCE = 0.15  # s between the views and the joint state that goes with them
 
@@ -44,8 +44,9 @@ class ActorConfig:
     """Parameters of actor_node."""
 
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
-    checkpoint: str = setting("", "folder of the policy's checkpoint")
-    device: str = setting("cpu", "where the network runs: cpu or cuda")
+    policy: str = setting(LOCAL, "local, or the policy server to ask: ws://host:port")
+    checkpoint: str = setting("", "folder of the local policy's checkpoint")
+    device: str = setting("cpu", "where the local network runs: cpu or cuda")
     rate: float = setting(6.0, "Hz, chunks at most so often", minimum=0.1, maximum=100.0)
     max_plan_age: float = setting(
         1.0, "s, no chunk is made from an older plan", minimum=0.05, maximum=60.0
@@ -66,7 +67,7 @@ class ActorNode(Node):
         self._kinematics = Kinematics(
             urdf(self._robot.name), self._robot.joints, self._robot.tip_frame
         )
-        self._actor = load(Actor, self._config.checkpoint, self._config.device)
+        self._actor = load_actor(self._config.policy, self._config.checkpoint, self._config.device)
         self._reader = JointReader(self._robot)
         self._history = JointHistory()
         self._commitments = Commitments()
@@ -123,7 +124,7 @@ class ActorNode(Node):
         assert self._plan is not None and reading is not None
         try:
             message = self._act(views, self._plan, reading)
-        except ConversionError as error:
+        except (ConversionError, PolicyClientError) as error:
             self._silent_because = str(error)
             self.get_logger().error(f"not acting: {error}", throttle_duration_sec=5.0)
             return
@@ -144,7 +145,7 @@ class ActorNode(Node):
     def _act(self, views: CameraViews, plan: Plan, reading: JointReading) -> ActionChunk:
         started = time.perf_counter()
         images = views_for(self._actor.config, views)
-        latent = plan_from_arrays(
+        latent = PlanArrays.of_one(
             tensor_to_array(plan.hidden_states).astype(np.float32),
             tensor_to_array(plan.attention_mask).astype(np.bool_),
             plan.instruction,

@@ -7,7 +7,7 @@ import sys
 
 from internvla_ros.bringup import SIMULATORS, Options, environment, graph
 from internvla_ros.nodes.console import Console
-from internvla_ros.nodes.preflight import check, find_checkpoint
+from internvla_ros.nodes.preflight import check_policy
 from internvla_ros.nodes.signals import interruptible, patient
 from internvla_ros.nodes.supervisor import Supervisor, processes
 from internvla_ros.robots.embodiment import robot_choices
@@ -23,6 +23,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sim", default="mujoco", choices=SIMULATORS, help="none: drivers run elsewhere"
     )
     parser.add_argument("--checkpoint", default="", metavar="DIR", help="default: the one shipped")
+    parser.add_argument(
+        "--policy",
+        default="local",
+        metavar="URL",
+        help="ws://host:port of 'internvla serve', rather than the checkpoint in this machine",
+    )
     parser.add_argument("--namespace", default="", help="of all nodes, e.g. /left")
     parser.add_argument("--seed", type=int, default=0, help="of the first scene and of the policy")
     parser.add_argument("--real-time-factor", type=float, default=1.0, help="of the simulator")
@@ -38,7 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--dashboard", action="store_true", help="offer a web page of it all")
     parser.add_argument(
-        "--dashboard-host", default="127.0.0.1", metavar="ADDRESS",
+        "--dashboard-host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
         help="that the page listens on; others than this machine's own ask for a token",
     )
     parser.add_argument(
@@ -48,12 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the graph until Ctrl-C (status 0) or until a node dies for good (status 1)."""
-    checkpoint = find_checkpoint(args.checkpoint)
-    check(args.robot, checkpoint)
+    checkpoint = check_policy(args.robot, args.policy, args.checkpoint)
     options = Options(
         robot=args.robot,
         sim=args.sim,
-        checkpoint=str(checkpoint),
+        policy=args.policy,
+        checkpoint=checkpoint,
         namespace=args.namespace,
         seed=args.seed,
         real_time_factor=args.real_time_factor,

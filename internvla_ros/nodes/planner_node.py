@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from std_msgs.msg import String
 
-from internvla_ros.model.plan import plan_to_arrays
-from internvla_ros.model.planner import Planner
 from internvla_ros.msg import CameraViews, Plan, SpatialPrediction
 from internvla_ros.nodes.converters import (
     ConversionError,
@@ -24,11 +22,13 @@ from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.instruction import InstructionError, check_instruction
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.policy import load, views_for
+from internvla_ros.nodes.policy import LOCAL, load_planner, views_for
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
 from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.serving.errors import PolicyClientError
+from internvla_ros.serving.local import PlannerPart
 from internvla_ros.spatial.prompts import point_prompt, refer_prompt, trace_prompt
 from internvla_ros.spatial.types import SpatialAnswer
 from internvla_ros.srv import Ground
@@ -39,8 +39,9 @@ class PlannerConfig:
     """Parameters of planner_node."""
 
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
-    checkpoint: str = setting("", "folder of the policy's checkpoint")
-    device: str = setting("cpu", "where the network runs: cpu or cuda")
+    policy: str = setting(LOCAL, "local, or the policy server to ask: ws://host:port")
+    checkpoint: str = setting("", "folder of the local policy's checkpoint")
+    device: str = setting("cpu", "where the local network runs: cpu or cuda")
     rate: float = setting(6.0, "Hz, plans at most so often", minimum=0.1, maximum=100.0)
     trace_every: int = setting(
         20, "every so many plans the trace is decoded too; 0: never", minimum=0, maximum=10000
@@ -54,7 +55,9 @@ class PlannerNode(Node):
         super().__init__("planner")
         self._config = declare(self, PlannerConfig)
         self._cameras = [camera.name for camera in load_embodiment(self._config.robot).cameras]
-        self._planner = load(Planner, self._config.checkpoint, self._config.device)
+        self._planner = load_planner(
+            self._config.policy, self._config.checkpoint, self._config.device
+        )
         _warm_up(self._planner)
         self._instruction = ""
         self._instructions = 0
@@ -71,7 +74,7 @@ class PlannerNode(Node):
         self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
         self.create_service(Ground, "ground", self._on_ground)
         self._diagnostics = Diagnostics(self, self._health)
-        self.get_logger().info(f"ready with {self._planner.policy_config.name}")
+        self.get_logger().info(f"ready with {self._planner.config.name}")
 
     def _on_instruction(self, message: String) -> None:
         if message.data == "":
@@ -93,21 +96,21 @@ class PlannerNode(Node):
             return
         started = time.perf_counter()
         try:
-            images = views_for(self._planner.policy_config, views)
-        except ConversionError as error:
+            images = views_for(self._planner.config, views)
+            every = self._config.trace_every
+            plan, answers = self._planner.look(
+                [images],
+                [self._instruction],
+                trace=every > 0 and self._answered % every == 1 % every,
+                drafts=self._drafts,
+            )
+        except (ConversionError, PolicyClientError) as error:
             self.get_logger().error(f"not planning: {error}", throttle_duration_sec=5.0)
             return
-        every = self._config.trace_every
-        plan, answers = self._planner.look(
-            [images],
-            [self._instruction],
-            trace=every > 0 and self._answered % every == 1 % every,
-            drafts=self._drafts,
-        )
         self._plans += 1
         self._answered += 1
         self._meter.tick(self._now())
-        hidden, mask = plan_to_arrays(plan)
+        hidden, mask = plan.hidden_states[:, 0], plan.attention_mask[0]
         latency = time.perf_counter() - started
         prediction = self._prediction(views, images[0], answers[0], latency)
         self._plan_out.publish(self._plan_message(views, prediction, hidden, mask))
@@ -143,7 +146,7 @@ class PlannerNode(Node):
         answer: SpatialAnswer,
         latency: float,
     ) -> SpatialPrediction:
-        camera = self._planner.policy_config.cameras[0]
+        camera = self._planner.config.cameras[0]
         message = answer_to_prediction(answer)
         message.header = views.images[list(views.names).index(camera)].header
         message.camera = camera
@@ -167,7 +170,11 @@ class PlannerNode(Node):
         except ValueError as error:
             response.message = str(error)
             return response
-        answer = self._planner.answer([image], [question])[0]
+        try:
+            answer = self._planner.answer([image], [question])[0]
+        except PolicyClientError as error:
+            response.message = str(error)
+            return response
         prediction = answer_to_prediction(answer)
         prediction.header = request.image.header
         prediction.height, prediction.width = image.shape[:2]
@@ -196,10 +203,10 @@ _QUESTIONS = {
 }
 
 
-def _warm_up(planner: Planner) -> None:
+def _warm_up(planner: PlannerPart) -> None:
     """Make the first plan as fast as the next ones."""
     blank = np.zeros((64, 64, 3), dtype=np.uint8)
-    planner.look([[blank] * len(planner.policy_config.cameras)], ["warm up"])
+    planner.look([[blank] * len(planner.config.cameras)], ["warm up"])
 
 
 def main() -> int:

@@ -1,35 +1,75 @@
-"""What planner_node and actor_node share: loading their part of a policy and picking its views."""
+"""What planner_node and actor_node share: their part of a policy, here or remote, and its views."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from internvla_ros.model.actor import Actor
 from internvla_ros.model.config import PolicyConfig
-from internvla_ros.model.planner import Planner
 from internvla_ros.msg import CameraViews
 from internvla_ros.nodes.converters import ConversionError, image_to_rgb
+from internvla_ros.serving.local import ActorPart, LocalActor, LocalPlanner, PlannerPart
+from internvla_ros.serving.protocol import is_remote
 
-Part = TypeVar("Part", Planner, Actor)
+if TYPE_CHECKING:
+    from internvla_ros.serving.client import PolicyClient
+
+LOCAL = "local"
+_REPLY_TIMEOUT = 10.0  # s; the arm has long come to rest when it is over
+_START_PATIENCE = 30.0  # s for the server to come up, which may have been started just before
 
 
 class PolicyError(RuntimeError):
     """There is no policy to run."""
 
 
-def load(part: type[Part], checkpoint: str, device: str) -> Part:
-    """One part of the policy in a checkpoint folder, and no weight of the other, on a device.
+def load_planner(policy: str, checkpoint: str, device: str) -> PlannerPart:
+    """The planner of a policy server, or of a checkpoint folder and no weight of the actor.
+
+    Args:
+        policy: "local", or a server's address (ws://host:port).
+        checkpoint, device: of a local one.
 
     Raises:
-        PolicyError: no checkpoint is named.
-        CheckpointError: it cannot be loaded.
+        PolicyError: no policy is named.
+        CheckpointError: the checkpoint cannot be loaded.
+        PolicyClientError: the server cannot be reached, or is none.
     """
+    if policy != LOCAL:
+        return _remote(policy)
+    from internvla_ros.model.planner import Planner
+
+    return LocalPlanner(Planner.from_pretrained(_named(checkpoint), device))
+
+
+def load_actor(policy: str, checkpoint: str, device: str) -> ActorPart:
+    """The actor of a policy server, or of a checkpoint folder; see `load_planner`."""
+    if policy != LOCAL:
+        return _remote(policy)
+    from internvla_ros.model.actor import Actor
+
+    return LocalActor(Actor.from_pretrained(_named(checkpoint), device))
+
+
+def _named(checkpoint: str) -> str:
     if not checkpoint:
         raise PolicyError("parameter 'checkpoint' is empty; give the folder of a policy")
-    return part.from_pretrained(checkpoint, device)
+    return checkpoint
+
+
+def _remote(policy: str) -> PolicyClient:
+    """A client that knows its policy, and from now on never waits for a lost server."""
+    if not is_remote(policy):
+        raise PolicyError(f"parameter 'policy' is '{policy}'; give 'local' or ws://host:port")
+    from internvla_ros.serving.client import PolicyClient
+
+    client = PolicyClient(policy, timeout=_REPLY_TIMEOUT, patience=_START_PATIENCE)
+    assert client.config is not None
+    client.ask_for_config()
+    client.patience = 0.0
+    return client
 
 
 def views_for(config: PolicyConfig, views: CameraViews) -> list[NDArray[np.uint8]]:

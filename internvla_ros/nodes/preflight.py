@@ -10,6 +10,7 @@ from internvla_ros.resources import DEFAULT_CHECKPOINT, ResourceError, resource
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment
 
 _FILES = ("config.json", "model.safetensors", "dataset_statistics.json", "tokenizer.json")
+_SERVER_PATIENCE = 5.0  # s for a policy server to answer
 
 
 class PreflightError(RuntimeError):
@@ -52,14 +53,46 @@ def check(robot: str, checkpoint: Path) -> tuple[Embodiment, PolicyConfig]:
     _check_safetensors(checkpoint / "model.safetensors")
     for name in ("dataset_statistics.json", "tokenizer.json"):
         _check_json(checkpoint / name)
+    _check_cameras(embodiment, config, f"in {checkpoint}")
+    return embodiment, config
+
+
+def check_policy(robot: str, policy: str, checkpoint: str) -> str:
+    """Check the robot against the policy that is to move it, wherever that runs.
+
+    Args:
+        robot: name or path.
+        policy: "local" or a server's address.
+        checkpoint: folder of a local policy; "": the one that ships.
+
+    Returns:
+        The absolute path of the local policy's folder, "" for a remote one.
+
+    Raises:
+        PolicyClientError: the server cannot be reached, or is none.
+        Others as `check` does.
+    """
+    if policy == "local":
+        folder = find_checkpoint(checkpoint)
+        check(robot, folder)
+        return str(folder)
+    if checkpoint:
+        raise PreflightError(f"the server at {policy} has its own checkpoint: give one of the two")
+    from internvla_ros.serving.client import PolicyClient
+
+    with PolicyClient(policy, patience=_SERVER_PATIENCE) as client:
+        _check_cameras(load_embodiment(robot), client.config, f"at {policy}")
+    return ""
+
+
+def _check_cameras(embodiment: Embodiment, config: PolicyConfig, where: str) -> None:
     cameras = [camera.name for camera in embodiment.cameras]
     lacking = [name for name in config.cameras if name not in cameras]
     if lacking:
         raise PreflightError(
-            f"the policy in {checkpoint} needs camera {', '.join(lacking)}; robot "
+            f"the policy {where} needs camera {', '.join(lacking)}; robot "
             f"{embodiment.name} has {', '.join(cameras)}"
         )
-    return embodiment, config
 
 
 def _check_safetensors(path: Path) -> None:
