@@ -1,7 +1,7 @@
 # internvla_ros: 'make demo' and 'make test' do all the set-up by themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help env build demo test lint lock clean clean-env
+.PHONY: help env build demo test lint docs lock clean clean-env
 
 DEMO ?=
 TEST ?=
@@ -24,6 +24,10 @@ test: build ## lint, types and all tests; a part: make test TEST="test/test_cli.
 
 lint: env ## ruff and mypy
 	@scripts/lint.sh
+
+docs: build ## the documentation, into build/docs
+	@source ./env.bash && python scripts/write_interfaces.py && \
+	  NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 lock: env ## write the lock files from what .venv has installed
 	@.venv/bin/python scripts/write_locks.py
