@@ -46,14 +46,18 @@ class TaskConfig:
         30.0, "s to wait for the first plan, chunk, image and state", minimum=0.1, maximum=600.0
     )
     silence_patience: float = setting(
-        3.0, "s without plan, chunk or image after which their source is lost", minimum=0.1,
+        3.0,
+        "s without plan, chunk or image after which their source is lost",
+        minimum=0.1,
         maximum=60.0,
     )
     arm_patience: float = setting(
         1.5, "s without execution state after which the arm is lost", minimum=0.1, maximum=60.0
     )
     stall_patience: float = setting(
-        10.0, "s without motion after which a goal is given up; 0: never", minimum=0.0,
+        10.0,
+        "s without motion after which a goal is given up; 0: never",
+        minimum=0.0,
         maximum=600.0,
     )
 
