@@ -30,8 +30,9 @@ from tqdm import tqdm
 
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.safety import SafetyConfig
+from internvla_ros.motion.clearance import Clearance
 from internvla_ros.motion.collision import CollisionModel
-from internvla_ros.motion.guard import EDGE, Room
+from internvla_ros.motion.guard import EDGE
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.nodes.arm import ArmController
 from internvla_ros.nodes.joints import JointReading
@@ -55,7 +56,7 @@ class Checker:
 
     robot: Embodiment
     kinematics: Kinematics
-    room: Room
+    room: Callable[[Array], float]
     violations: Counter[str] = field(default_factory=Counter)
     worst: dict[str, float] = field(default_factory=dict)
     setpoints: int = 0
@@ -223,7 +224,7 @@ class Trial:
             Kinematics(urdf(robot.name), robot.joints, robot.tip_frame),
             chunk_timeout=1.0,
             safety=SafetyConfig(),
-            room=CollisionModel(robot).room,
+            room=Clearance(CollisionModel(robot)),
         )
         self.checker = Checker(robot, self.kinematics, CollisionModel(robot).room)
         self.period = 1.0 / robot.control_rate

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from internvla_ros.motion.clearance import Clearance, Measured
 from internvla_ros.motion.collision import CollisionModel
 from internvla_ros.motion.guard import EDGE, Guard
 from internvla_ros.motion.kinematics import Kinematics
@@ -29,7 +30,7 @@ MILLIMETRE = 1e-3
 
 
 def guard_of(robot: Embodiment) -> Guard:
-    return Guard(robot, KINEMATICS[robot.name], ROOM[robot.name])
+    return Guard(robot, KINEMATICS[robot.name], Clearance(CollisionModel(robot)))
 
 
 def driven(robot: Embodiment, wishes: list[Array], cycles: int) -> tuple[Array, Guard]:
@@ -110,7 +111,7 @@ def test_reasons_are_named(wish: list[float], limit: Limit) -> None:
 def test_an_obstacle_is_not_touched_and_the_way_back_is_free() -> None:
     """A wall that only `room` knows of, at a turn of the waist."""
     robot = ROBOTS["widowx_250s"]
-    guard = Guard(robot, KINEMATICS[robot.name], lambda q: 0.1 - float(q[0]))
+    guard = Guard(robot, KINEMATICS[robot.name], Measured(lambda q: 0.1 - float(q[0])))
     there, back = np.zeros(6), np.zeros(6)
     there[0], back[0] = 0.5, -0.5
     reasons = Reasons()

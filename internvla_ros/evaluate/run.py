@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.executor import ChunkExecutor
 from internvla_ros.control.realtime import frozen_steps, remaining
+from internvla_ros.motion.clearance import Clearance
 from internvla_ros.motion.collision import CollisionModel
 from internvla_ros.motion.se3 import Pose, distance, rot6d
 from internvla_ros.motion.servo import EmbeddedServo
@@ -92,7 +93,7 @@ class SceneRun:
         self._delivery = delivery
         self._kinematics = arm_kinematics(self.embodiment)
         self._servo = EmbeddedServo(
-            self.embodiment, self._kinematics, CollisionModel(self.embodiment).room
+            self.embodiment, self._kinematics, Clearance(CollisionModel(self.embodiment))
         )
         self._executor = ChunkExecutor(
             self.embodiment.action,

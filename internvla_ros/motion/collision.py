@@ -16,6 +16,7 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import ArrayLike, NDArray
 
+from internvla_ros.motion.reach import reach
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.motion.shapes import Shape, solid_shapes
 from internvla_ros.robots.description import urdf
@@ -61,8 +62,16 @@ class Nearest:
 class Pairs:
     """Pairs of solids that share a least distance; positions come from a `CollisionModel`."""
 
-    def __init__(self, geometry: pin.GeometryModel, names: list[str], required: float) -> None:
+    def __init__(
+        self,
+        geometry: pin.GeometryModel,
+        names: list[str],
+        required: float,
+        leverage: Array,
+    ) -> None:
         self.required = required
+        self.leverage = leverage
+        """[p, n] the most that the distance of each pair changes per rad (or m) of each joint."""
         self._geometry = geometry
         self._data = geometry.createData()
         self._names = names
@@ -91,6 +100,15 @@ class Pairs:
         pin.updateGeometryPlacements(model, data, self._geometry, self._data)
         index = pin.computeDistances(self._geometry, self._data)
         return float(self._data.distanceResults[index].min_distance) - self.required
+
+    def rooms(self, model: pin.Model, data: pin.Data, chosen: Sequence[int]) -> list[float]:
+        """As `room`, of each of the pairs chosen."""
+        pin.updateGeometryPlacements(model, data, self._geometry, self._data)
+        return [
+            float(pin.computeDistance(self._geometry, self._data, index).min_distance)
+            - self.required
+            for index in chosen
+        ]
 
 
 class CollisionModel:
@@ -130,10 +148,17 @@ class CollisionModel:
             for frame, shape in zip(frames, self.shapes, strict=True)
         ]
         self._fingers = self._links_of_fingers()
+        self.revision = 0
+        """Grows whenever the fingers are told to stand elsewhere."""
         self.set_opening(1.0)
         self._self = self._self_pairs()
         around = [_table(embodiment.tabletop)] if table else []
         self._table = self.against(around, ignored=embodiment.clearance.table_ignored)
+
+    @property
+    def pairs(self) -> tuple[Pairs, ...]:
+        """The robot's own pairs, and those with its table."""
+        return (self._self, *self._table)
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -144,6 +169,7 @@ class CollisionModel:
         """From now on the gripper is this far open, 0..1."""
         gripper = self._embodiment.gripper
         first = gripper.position(opening)
+        self.revision += 1
         self._q[self._columns[len(self.joints) :]] = [first * side for side in gripper.mirror]
 
     def place(self, q: ArrayLike) -> None:
@@ -154,13 +180,29 @@ class CollisionModel:
     def nearest(self, q: ArrayLike) -> Nearest:
         """The two solids with the least room between them: of the arm, or of arm and table."""
         self.place(q)
-        found = [self.nearest_of(pairs) for pairs in (self._self, *self._table)]
+        found = [self.nearest_of(pairs) for pairs in self.pairs]
         return min((one for one in found if one is not None), key=lambda one: one.room)
 
     def room(self, q: ArrayLike) -> float:
         """Metres to spare at joint positions q [n] before anything is too close."""
         self.place(q)
-        return min(self.room_of(pairs) for pairs in (self._self, *self._table))
+        return min(self.room_of(pairs) for pairs in self.pairs)
+
+    def rooms(self, q: ArrayLike, chosen: Sequence[int]) -> list[float]:
+        """Metres to spare at joint positions q [n] between some of all `pairs`.
+
+        They are counted through, group after group; `chosen` ascends.
+        """
+        self.place(q)
+        found: list[float] = []
+        first = 0
+        for pairs in self.pairs:
+            beyond = first + len(pairs.leverage)
+            inside = [index - first for index in chosen if first <= index < beyond]
+            if inside:
+                found += pairs.rooms(self.model, self.data, inside)
+            first = beyond
+        return found
 
     def gradient(self, q: ArrayLike, nearest: Nearest) -> Array:
         """[n] how the distance of a pair found at q changes with each joint (m a rad).
@@ -239,18 +281,49 @@ class CollisionModel:
             geometry.addGeometryObject(obstacle)
         for first, second in product(range(len(chosen)), range(len(chosen), len(names))):
             geometry.addCollisionPair(pin.CollisionPair(first, second))
-        return Pairs(geometry, names, required)
+        return Pairs(geometry, names, required, self._leverage(geometry, chosen))
 
     def _self_pairs(self) -> Pairs:
         """All pairs but those of neighbours and those that the embodiment ignores."""
-        geometry, names = self._geometry(list(range(len(self.shapes))))
+        every = list(range(len(self.shapes)))
+        geometry, names = self._geometry(every)
         ignored = {frozenset(pair) for pair in self._embodiment.clearance.ignored}
         for first, second in combinations(range(len(names)), 2):
             if self._are_neighbours(first, second):
                 continue
             if frozenset((names[first], names[second])) not in ignored:
                 geometry.addCollisionPair(pin.CollisionPair(first, second))
-        return Pairs(geometry, names, self._embodiment.clearance.self_distance)
+        least = self._embodiment.clearance.self_distance
+        return Pairs(geometry, names, least, self._leverage(geometry, every))
+
+    def _leverage(self, geometry: pin.GeometryModel, chosen: list[int]) -> Array:
+        """[p, n] how much the distance of each pair can change with each joint.
+
+        `chosen` are the first of the geometry's solids; what follows them stands still. A joint
+        that carries both solids of a pair moves them together.
+        """
+        reaches = {place: self._reach(i) for place, i in enumerate(chosen)}
+        still = np.zeros(self.model.nv)
+        rows = []
+        for pair in geometry.collisionPairs:
+            first, second = reaches.get(pair.first, still), reaches.get(pair.second, still)
+            rows.append(np.where((first > 0) & (second > 0), 0.0, first + second))
+        columns = self._columns[: len(self.joints)]
+        return np.array(rows).reshape(-1, self.model.nv)[:, columns]
+
+    def _reach(self, i: int) -> Array:
+        """[nv] the most that any point of a solid moves per rad (or m) of each joint."""
+        corners, radius = self.shapes[i].corners
+        placed = self._in_joint[i]
+        return np.array(
+            np.max(
+                [
+                    reach(self.model, self._joints_of[i], placed.act(corner), radius)
+                    for corner in corners
+                ],
+                axis=0,
+            )
+        )
 
     def _are_neighbours(self, first: int, second: int) -> bool:
         """Whether two solids hang on the same joint or one of theirs leads to the other's.

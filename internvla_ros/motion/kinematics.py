@@ -13,6 +13,7 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import ArrayLike, NDArray
 
+from internvla_ros.motion.reach import bends
 from internvla_ros.motion.se3 import Pose
 
 Array = NDArray[np.float64]
@@ -117,9 +118,29 @@ class Kinematics:
 
     def forward(self, q: ArrayLike) -> Pose:
         """Pose of the tip in the root frame at joint positions q [n]."""
-        pin.framesForwardKinematics(self._model, self._data, self._own(q))
-        placement = self._data.oMf[self._tip]
+        pin.forwardKinematics(self._model, self._data, self._own(q))
+        placement = pin.updateFramePlacement(self._model, self._data, self._tip)
         return Pose(placement.translation, placement.rotation)
+
+    def place(self, q: ArrayLike) -> Array:
+        """Where `forward` puts the tip, [3] m, without its rotation."""
+        pin.forwardKinematics(self._model, self._data, self._own(q))
+        placement = pin.updateFramePlacement(self._model, self._data, self._tip)
+        return np.array(placement.translation)
+
+    def look(self, q: ArrayLike) -> tuple[Array, Pose]:
+        """`jacobian` and `forward` at once."""
+        jacobian = self.jacobian(q)
+        placement = pin.updateFramePlacement(self._model, self._data, self._tip)
+        return jacobian, Pose(placement.translation, placement.rotation)
+
+    def bends(self) -> tuple[Array, Array]:
+        """[n, n] each: bounds on how the Jacobian's rows of shifting (m) and of turning (rad)
+        change with the joints, see `reach.bends`."""
+        frame = self._model.frames[self._tip]
+        shift, turn = bends(self._model, frame.parentJoint, frame.placement.translation)
+        order = np.ix_(self._columns, self._columns)
+        return shift[order], turn[order]
 
     def jacobian(self, q: ArrayLike) -> Array:
         """[6, n]: tip velocity (vx vy vz, wx wy wz, along the root's axes) per joint velocity."""

@@ -37,17 +37,28 @@ class JointState:
 
 @dataclass(frozen=True, eq=False)
 class Stop:
-    """The fastest way from a state to a standstill.
+    """The fastest way from a state to a standstill, as moments evenly spread over it.
 
     Attributes:
         duration: s until every joint rests.
-        points: (s after the state, the joints then), evenly spread, the last one at rest.
+        times: [k] s after the state; the first is 0, the last `duration`.
+        positions, velocities, accelerations: [k, n] the joints then, first the state itself.
         within: [n] whether each joint stays within its position limits all the way.
     """
 
     duration: float
-    points: tuple[tuple[float, JointState], ...]
+    times: Array
+    positions: Array
+    velocities: Array
+    accelerations: Array
     within: NDArray[np.bool_]
+
+    @property
+    def points(self) -> list[tuple[float, JointState]]:
+        """(s after the state, the joints then) for all but the first moment."""
+        rows = zip(self.positions, self.velocities, self.accelerations, strict=True)
+        states = [JointState(*row) for row in rows]
+        return list(zip(self.times.tolist(), states, strict=True))[1:]
 
 
 class VelocityProfile:
@@ -96,8 +107,11 @@ class VelocityProfile:
         highest = state.positions + [b.max for b in bounds]
         within = (lowest >= self._lower) & (highest <= self._upper)
         points = 1 + min(int(duration / _SPACING), _MOST_POINTS - 1)
-        times = [duration * (i + 1) / points for i in range(points)]
-        return Stop(duration, tuple((t, self._at(t)) for t in times), within)
+        times = [duration * i / points for i in range(points + 1)]
+        rows = np.array([self._trajectory.at_time(t) for t in times])
+        rows[:, 0] += state.positions
+        rows[:, 2] = np.minimum(np.maximum(rows[:, 2], -self._acceleration), self._acceleration)
+        return Stop(duration, np.array(times), rows[:, 0], rows[:, 1], rows[:, 2], within)
 
     def _at(self, t: float) -> JointState:
         """The joints `t` s after the start of the last plan."""

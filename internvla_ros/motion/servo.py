@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from internvla_ros.motion.backend import JointCommand
-from internvla_ros.motion.guard import MARGIN, Guard, Room
+from internvla_ros.motion.clearance import Room
+from internvla_ros.motion.guard import MARGIN, Guard
 from internvla_ros.motion.kinematics import IkResult, Kinematics
 from internvla_ros.motion.limits import Limit, Reasons
 from internvla_ros.motion.reference import Reference
@@ -50,8 +51,7 @@ class EmbeddedServo:
     Args:
         embodiment: joints, limits, workspace and control rate.
         kinematics: of the same joints.
-        room: m to spare at joint positions before the arm comes too close to anything (see
-            `guard.Room`); None: nothing is known that it could hit.
+        room: around the arm; None: nothing is known that it could hit.
 
     Raises:
         ServoError: kinematics and embodiment disagree about the joints.

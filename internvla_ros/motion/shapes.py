@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,13 @@ class Shape:
     def reach(self) -> float:
         """Metres from its middle to its farthest point."""
         return float(np.linalg.norm(self.half)) + self.radius
+
+    @property
+    def corners(self) -> tuple[Array, float]:
+        """Points [k, 3] (m, in its own frame) and a radius (m): the balls about them have the
+        solid as their hull."""
+        signs = np.array(list(product((-1.0, 1.0), repeat=3)))
+        return np.unique(signs * self.half, axis=0), self.radius
 
 
 def solid_shapes(urdf_xml: str) -> list[Shape]:

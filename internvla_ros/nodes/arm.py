@@ -12,7 +12,7 @@ from internvla_ros.control.chunk import Chunk
 from internvla_ros.control.executor import ChunkExecutor, Setpoint, State
 from internvla_ros.control.safety import Event, Safety, SafetyConfig
 from internvla_ros.motion.backend import JointCommand
-from internvla_ros.motion.guard import Room
+from internvla_ros.motion.clearance import Room
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import Pose, distance
 from internvla_ros.motion.servo import EmbeddedServo, ServoError
@@ -93,7 +93,7 @@ class ArmController:
             embodiment, kinematics: of the same arm.
             chunk_timeout: s after an observation for which its chunk is followed.
             safety: how patient safety is.
-            room: m to spare at joint positions before the arm comes too close to anything.
+            room: around the arm; None: nothing is known that it could hit.
         """
         ensemble, tip = embodiment.ensemble, embodiment.tip_limits
         self._kinematics = kinematics

@@ -13,6 +13,7 @@ from std_srvs.srv import SetBool
 
 from internvla_ros.control.safety import Event, SafetyConfig
 from internvla_ros.motion.backend import BackendError
+from internvla_ros.motion.clearance import Clearance
 from internvla_ros.motion.collision import CollisionModel
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.msg import ActionChunk, ExecutionState
@@ -73,7 +74,7 @@ class ArmNode(Node):
                 config.speed,
                 config.dry_run,
             ),
-            room=CollisionModel(self._robot).room,
+            room=Clearance(CollisionModel(self._robot)),
         )
         self._dry_run = config.dry_run
         self._reader = JointReader(self._robot)
