@@ -39,6 +39,11 @@ COMMANDS = (
     Command("train", "internvla_ros.train.cli", "train a policy: grounding, then actions"),
     Command("evaluate", "internvla_ros.evaluate.cli", "measure a policy, without ROS in the loop"),
     Command("serve", "internvla_ros.serving.cli", "offer a policy to robots on other machines"),
+    Command(
+        "import-libero",
+        "internvla_ros.evaluate.libero.cli_import",
+        "make a dataset of LIBERO's own demonstrations",
+    ),
     Command("ground", "internvla_ros.model.cli_ground", "ask a policy where things are"),
     Command("checkpoint", "internvla_ros.model.cli_checkpoint", "inspect or convert a checkpoint"),
 )
@@ -53,6 +58,7 @@ PROVIDERS = {
     "pyarrow": "pyarrow: pip install 'internvla_ros[sim]'",
     "av": "PyAV: pip install 'internvla_ros[sim]'",
     "mcap": "mcap: pip install 'internvla_ros[sim]'",
+    "h5py": "h5py: pip install 'h5py>=3.12'",
     "rosbags": "rosbags: pip install 'internvla_ros[sim]'",
     "msgpack": "msgpack: pip install 'internvla_ros[serving]'",
     "websockets": "websockets: pip install 'internvla_ros[serving]'",
@@ -65,7 +71,7 @@ class HelpFormatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
         default = action.default
-        says_nothing = default is None or default is False or default in ("", argparse.SUPPRESS)
+        says_nothing = default is None or isinstance(default, bool) or default in ("", argparse.SUPPRESS)
         if not text or says_nothing or not action.option_strings or "default" in text:
             return text
         return f"{text} (default: %(default)s)"

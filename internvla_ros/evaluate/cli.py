@@ -14,6 +14,7 @@ from internvla_ros.control.ensemble import METHODS
 from internvla_ros.evaluate.libero import cli as libero
 from internvla_ros.evaluate.policies import POINTS, fingerprint, load_model, load_policy
 from internvla_ros.evaluate.report import Report
+from internvla_ros.evaluate.simpler import cli as simpler
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
 
 INTERRUPTED = 130
@@ -43,6 +44,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "libero",
             help="LIBERO's tasks with the Franka arm, simulated",
             description="Success on LIBERO's tasks from their official initial states.",
+        )
+    )
+    simpler.add_arguments(
+        commands.add_parser(
+            "simpler",
+            help="SimplerEnv's tasks with the Google robot and the WidowX",
+            description="Success in SimplerEnv, which must be installed.",
         )
     )
 
@@ -87,6 +95,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the table and write the report; 130 when it was interrupted."""
     if args.benchmark == "libero":
         return libero.run(args)
+    if args.benchmark == "simpler":
+        return simpler.run(args)
     report = _tabletop(args) if args.benchmark == "tabletop" else _grounding(args)
     print(report.table())
     if args.json:

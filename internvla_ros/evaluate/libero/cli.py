@@ -14,8 +14,9 @@ from internvla_ros.control.ensemble import METHODS
 from internvla_ros.evaluate.libero import environment
 from internvla_ros.evaluate.libero.conventions import CAMERAS, ENSEMBLE_HORIZON, SEED, SUITES
 from internvla_ros.evaluate.libero.harness import Evaluation, LiberoPlan
-from internvla_ros.evaluate.libero.policies import load_policy
+from internvla_ros.evaluate.libero.policies import ExpertPolicy, load_policy
 from internvla_ros.evaluate.libero.process import WorkerProcess
+from internvla_ros.evaluate.libero.trial import TrialPolicy
 from internvla_ros.evaluate.markdown import task_table
 from internvla_ros.evaluate.policies import fingerprint
 
@@ -72,13 +73,7 @@ def run(args: argparse.Namespace) -> int:
     Whatever ends it early, the trials that are finished are kept and reported.
     """
     plan = _plan(args)
-    policy = load_policy(
-        args.policy,
-        device=args.device,
-        unnorm_key=args.unnorm_key,
-        statistics=args.statistics,
-        views=args.views,
-    )
+    policy = _policy(args)
     folder = Path(args.environment) if args.environment else environment.default_folder()
     environment.ensure(folder, lambda text: print(text, file=sys.stderr))
     evaluation = Evaluation(plan, policy, _labels(args), lambda log: WorkerProcess(folder, log))
@@ -92,6 +87,18 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(task_table(report.rows)))
         print(f"reports: {plan.out / 'report.md'}, {plan.out / 'report.json'}")
     return 0
+
+
+def _policy(args: argparse.Namespace) -> TrialPolicy:
+    if args.policy == "expert":
+        return ExpertPolicy()
+    return load_policy(
+        args.policy,
+        device=args.device,
+        unnorm_key=args.unnorm_key,
+        statistics=args.statistics,
+        views=args.views,
+    )
 
 
 def _plan(args: argparse.Namespace) -> LiberoPlan:

@@ -28,8 +28,7 @@ from internvla_ros.evaluate.libero.conventions import (
     turned_pixels,
 )
 from internvla_ros.evaluate.libero.expert import goal_of
-from internvla_ros.evaluate.libero.policies import proprioception
-from internvla_ros.evaluate.libero.trial import Trial
+from internvla_ros.evaluate.libero.trial import Trial, proprioception
 from internvla_ros.motion.se3 import rot6d, rotvec_to_matrix
 
 Array = NDArray[np.float64]

@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from internvla_ros.data.normalisation import DatasetStatistics, read_statistics
 from internvla_ros.evaluate.libero.conventions import CAMERAS
 from internvla_ros.evaluate.libero.expert import Expert
-from internvla_ros.evaluate.libero.trial import Trial, TrialPolicy
+from internvla_ros.evaluate.libero.trial import Attempt, Trial
 from internvla_ros.evaluate.policies import PolicyError, load_model
-from internvla_ros.motion.se3 import rot6d
 
 Array = NDArray[np.float64]
 
@@ -54,11 +53,13 @@ class CheckpointPolicy:
         wanted = (model.config.planner.views, model.config.vision.views)
         self.views = len(CAMERAS) if 0 in wanted else min(len(CAMERAS), max(wanted))
 
-    def decide(self, trials: Sequence[Trial]) -> list[Array]:
+    def decide(self, trials: Sequence[Attempt]) -> list[Array]:
         """Look, plan and act at once for all trials."""
         images = [trial.pictures() for trial in trials]
         instructions = [trial.instruction for trial in trials]
-        states = np.stack([proprioception(trial.facts["base"], trial.state) for trial in trials])
+        states = None
+        if self._model.config.actor.state_dim:
+            states = np.stack([trial.proprioception() for trial in trials])
         points = None
         if self._points:
             plan, answers = self._model.look(images, instructions)
@@ -77,11 +78,6 @@ class CheckpointPolicy:
         return found / [width, height]
 
 
-def proprioception(base: Array, state: dict[str, Any]) -> Array:
-    """State [10] as in our data sets: tip x y z from the base (m), rotation (6), opening 0..1."""
-    return np.array([*(state["tip"] - base), *rot6d(state["rotation"]), state["opening"]])
-
-
 class ServedPolicy:
     """A policy behind the released wire protocol, which answers with normalised chunks.
 
@@ -98,7 +94,7 @@ class ServedPolicy:
         self._client, self._statistics, self._key = client, statistics, unnorm_key
         self.views = views
 
-    def decide(self, trials: Sequence[Trial]) -> list[Array]:
+    def decide(self, trials: Sequence[Attempt]) -> list[Array]:
         """Ask the server once for all trials, and un-normalise."""
         images = [trial.pictures() for trial in trials]
         instructions = [trial.instruction for trial in trials]
@@ -113,8 +109,8 @@ def load_policy(
     unnorm_key: str | None = None,
     statistics: str | Path | None = None,
     views: int = len(CAMERAS),
-) -> TrialPolicy:
-    """The expert for "expert", a server for ws://..., else a checkpoint.
+) -> CheckpointPolicy | ServedPolicy:
+    """A server for ws://..., else a checkpoint.
 
     Args:
         name: see above.
@@ -127,8 +123,6 @@ def load_policy(
         PolicyError: a server of the released code without statistics.
         RuntimeError, ValueError, OSError: what loading a checkpoint or connecting raises.
     """
-    if name == "expert":
-        return ExpertPolicy()
     if not name.startswith(("ws://", "wss://")):
         return CheckpointPolicy(load_model(name, device), unnorm_key)
     from internvla_ros.serving.client import PolicyClient

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from internvla_ros.control.ensemble import Prediction, blend
 from internvla_ros.evaluate.libero.conventions import turned
+from internvla_ros.motion.se3 import rot6d
 
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -62,6 +63,10 @@ class Trial:
         """What the cameras see, as policies are trained on it, uint8 [h, w, 3]."""
         return [turned(image) for image in self.state["images"]]
 
+    def proprioception(self) -> Array:
+        """See `proprioception`."""
+        return proprioception(self.facts["base"], self.state)
+
     def execute(self, chunk: Array, count: int) -> Array:
         """The next `count` actions [<= count, 7]: a new chunk [T, 7], blended with older ones."""
         self._predictions.append(Prediction(float(self.steps), 1.0, chunk))
@@ -73,6 +78,28 @@ class Trial:
         """Take in what came of actions; LIBERO stops within them when the task is achieved."""
         self.executed.extend(actions[: int(answer["steps"]) - self.steps])
         self.observe(answer)
+
+
+def proprioception(base: Array, state: Mapping[str, Any]) -> Array:
+    """State [10] as in our data sets: tip x y z from the base (m), rotation (6), opening 0..1."""
+    return np.array([*(state["tip"] - base), *rot6d(state["rotation"]), state["opening"]])
+
+
+class Attempt(Protocol):
+    """What a policy without privileges sees of a trial, in whatever simulator."""
+
+    @property
+    def instruction(self) -> str:
+        """The task in words."""
+        ...
+
+    def pictures(self) -> list[Image]:
+        """What the cameras see, uint8 [h, w, 3]."""
+        ...
+
+    def proprioception(self) -> Array:
+        """State [10] as in our data sets."""
+        ...
 
 
 class TrialPolicy(Protocol):
