@@ -161,7 +161,11 @@ def node_interfaces(executable: str) -> NodeInterfaces:
     )
     interfaces: set[Interface] = set()
     parameters: dict[str, Parameter] = {}
+    managed = False
     for each, definition in _reachable(source, "main"):
+        managed |= isinstance(definition, ast.ClassDef) and any(
+            LIFECYCLE in ast.unparse(base) for base in definition.bases
+        )
         for scope, call in _calls(each, definition):
             interfaces.update(interfaces_of(scope, call))
             for parameter in _parameters(scope, call):
@@ -170,7 +174,7 @@ def node_interfaces(executable: str) -> NodeInterfaces:
         executable,
         _node_name(node),
         ast.get_docstring(node) or "",
-        any(LIFECYCLE in ast.unparse(base) for base in node.bases),
+        managed,
         tuple(sorted(interfaces)),
         tuple(parameters.values()),
     )

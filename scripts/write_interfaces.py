@@ -8,6 +8,7 @@ Run it after a topic, service, action, parameter or message has changed:
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import html
 import sys
 from collections import defaultdict
@@ -28,6 +29,8 @@ from node_interfaces import (
     profiles,
     read_source,
 )
+
+from internvla_ros.bringup import Options
 
 ROOT = NODES.parent.parent
 PAGE = ROOT / "docs" / "interfaces.md"
@@ -74,6 +77,13 @@ TOPICS_HEAD = """\
 
 Between the nodes of this package; a blank means that it comes from, or goes to, something else: a
 driver, a controller, a tool.
+"""
+
+OPTIONS_HEAD = """\
+## Options of the graph
+
+Launch arguments of `bringup.launch.py` (`dashboard_port:=9000`) and options of `internvla up`
+(`--dashboard-port 9000`; `--no-markers` where the default is true).
 """
 
 TYPES_HEAD = """\
@@ -155,7 +165,8 @@ def page() -> str:
     nodes = [node_interfaces(name) for name in executables()]
     sections = [node_section(node, words) for node in nodes]
     words.end()
-    parts = [HEAD, qos_section(), topics_section(nodes), *sections, types_section()]
+    parts = [HEAD, qos_section(), topics_section(nodes), *sections]
+    parts += [options_section(), types_section()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -249,8 +260,8 @@ def allowed(each: Parameter) -> str:
 
 def type_name(value: object) -> str:
     """A parameter's type as ROS calls it."""
-    names = {bool: "bool", int: "integer", float: "double", str: "string", list: "array"}
-    return names[type(value)]
+    names = {bool: "bool", int: "integer", float: "double", str: "string"}
+    return names.get(type(value), "array")
 
 
 def written(value: object) -> str:
@@ -258,6 +269,17 @@ def written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if value == "" else str(value)
+
+
+def options_section() -> str:
+    """What a user chooses of the graph."""
+    rows = []
+    for option in dataclasses.fields(Options):
+        meaning = html.escape(option.metadata["description"], quote=False)
+        default = code(written(option.default))
+        choices = ", ".join(option.metadata["choices"])
+        rows.append((code(option.name), type_name(option.default), default, choices, meaning))
+    return OPTIONS_HEAD + "\n" + table(("option", "type", "default", "one of", "meaning"), rows)
 
 
 def types_section() -> str:

@@ -167,7 +167,8 @@ def check_ros2(words: list[str]) -> None:
 
 def check_launch(words: list[str]) -> None:
     assert (ROOT / "launch" / words[0]).is_file(), f"there is no {words[0]}"
-    known = {option.name for option in fields(Options)}
+    text = (ROOT / "launch" / words[0]).read_text()
+    known = {option.name for option in fields(Options)} | set(re.findall(r'"(\w+)"', text))
     for word in words[1:]:
         assert word.startswith("--") or word.split(":=")[0] in known, f"no argument {word}"
 
