@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="let other machines in without a key"
     )
+    parser.add_argument(
+        "--unnorm-key",
+        metavar="NAME",
+        help="statistics for requests that name none; needed where there are several",
+    )
     parser.add_argument("--compile", action="store_true", help="fuse kernels (torch.compile)")
     parser.add_argument("--cuda-graphs", action="store_true", help="replay calls as CUDA graphs")
     parser.add_argument("--max-size", type=_megabytes, default=64, help="of a message, MB")
@@ -60,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
         policy.warm_up(views=len(policy.config.cameras) or 1)
         _say(f"warm after {time.monotonic() - started:.1f} s")
 
-    server.run(PolicyService(policy), warm_up)
+    server.run(PolicyService(policy, args.unnorm_key), warm_up)
     return 0
 
 

@@ -280,11 +280,13 @@ class PolicyServer:
 def _bound(settings: ServerSettings) -> socket.socket:
     """A socket that has the address and does not listen yet."""
     where = f"{settings.host}, port {settings.port}"
+    if not 0 <= settings.port < 1 << 16:
+        raise ServerStartError(f"there is no port {settings.port}; give one in 0..65535")
     try:
         family, _, _, _, address = socket.getaddrinfo(
             settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise ServerStartError(f"the server's address {where} is unknown: {error}") from error
     found = socket.socket(family, socket.SOCK_STREAM)
     try:

@@ -42,8 +42,16 @@ class DeviceError(RequestError):
 class PolicyService:
     """What one policy answers. Nothing is kept from one request to the next."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, policy: Policy, unnorm_key: str | None = None) -> None:
+        """`unnorm_key`: of the statistics for requests that name none, where there are several.
+
+        Raises:
+            RequestError: there are no such statistics.
+        """
         self._policy = policy
+        self._unnorm_key = unnorm_key
+        if unnorm_key is not None:
+            self._key(Sampling(), scaled=True)
         self._config = policy.config
         self._planner = LocalPlanner(policy.planner)
         self._actor = LocalActor(policy.actor)
@@ -118,8 +126,9 @@ class PolicyService:
         return {"actions": actions}
 
     def _infer(self, request: Infer) -> dict[str, Any]:
-        options = self._sampling(request.sampling)
         actor = self._config.actor
+        scaled = request.first_step or actor.state_dim > 0
+        options = self._sampling(request.sampling, scaled=scaled)
         missing = [
             f"'{name}' [B, {shape}]"
             for name, shape, count, given in (
@@ -142,11 +151,23 @@ class PolicyService:
             return {"raw_action": _step(actions[0, 0])}
         return {"normalized_actions": actions}
 
-    def _sampling(self, sampling: Sampling) -> dict[str, Any]:
+    def _sampling(self, sampling: Sampling, *, scaled: bool = True) -> dict[str, Any]:
+        """Options of the policy's; `scaled`: actions or states go through the statistics."""
         most = self._config.actor.diffusion_steps
         if (sampling.num_ddim_steps or 1) > most:
             raise RequestError(f"'num_ddim_steps' must be in 1..{most}")
-        return dataclasses.asdict(sampling)
+        return {**dataclasses.asdict(sampling), "unnorm_key": self._key(sampling, scaled)}
+
+    def _key(self, sampling: Sampling, scaled: bool) -> str | None:
+        """The name of the statistics to use; None where there is no choice, or no need."""
+        known = sorted(self._policy.statistics)
+        key = self._unnorm_key if sampling.unnorm_key is None else sampling.unnorm_key
+        if key is None and (len(known) == 1 or not scaled):
+            return None
+        if key not in known:
+            asked = "missing" if key is None else f"'{key[:64]}'"
+            raise RequestError(f"'unnorm_key' is {asked}; it must be one of {', '.join(known)}")
+        return key
 
     def _usable(self, drafts: dict[str, list[int]] | None) -> dict[str, list[int]]:
         """The drafts whose tokens exist: a wrong index would break a GPU's context for good."""
