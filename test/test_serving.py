@@ -28,7 +28,10 @@ from integration.small_release import write_release
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from internvla_ros.evaluate.policies import LearnedPolicy, load_policy
+from internvla_ros.evaluate.tabletop import TableTop, run_tabletop
 from internvla_ros.model.policy import Policy
+from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.serving.client import PolicyClient
 from internvla_ros.serving.codec import decode, encode
 from internvla_ros.serving.errors import ServerError, ServerUnreachable
@@ -472,6 +475,15 @@ def test_noise_on_the_wire_is_survived(server: Serving, noise: bytes) -> None:
             wire.sendall(noise)
     with PolicyClient(server.url) as client:
         client.ping()
+
+
+def test_a_benchmark_gives_the_same_with_a_remote_policy(server: Serving, policy: Policy) -> None:
+    embodiment = load_embodiment("widowx_250s")
+    plan = TableTop(scenes=1, seed=5, max_seconds=1.0)
+    remote = load_policy(server.url, embodiment, device="cpu")
+    reports = [run_tabletop(embodiment, each, plan, {}) for each in (remote, LearnedPolicy(policy))]
+    assert reports[0].complete
+    assert reports[0].rows == reports[1].rows
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
