@@ -86,7 +86,7 @@ def commands(page: Path) -> Iterator[list[str]]:
                 if words:
                     yield words
                 words = []
-            else:
+            elif words or not re.match(r"[A-Z_]+=", word):  # a variable for the command
                 words.append(word)
 
 
