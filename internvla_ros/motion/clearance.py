@@ -62,35 +62,29 @@ class Clearance:
         if not len(doubted):
             return math.inf
         self._look(path[0], doubted)
-        doubted = doubted[self._left(path, doubted).min(axis=0) < _ROUNDING]
-        return self._measured(path, doubted) if len(doubted) else math.inf
+        left = self._left(path, doubted)
+        pairs, moments = left.min(axis=0) < _ROUNDING, left.min(axis=1) < _ROUNDING
+        if not pairs.any():
+            return math.inf
+        return float(self._model.rooms(path[moments], doubted[pairs].tolist()).min())
 
     def _doubted(self, path: Array) -> NDArray[np.intp]:
         """The pairs that may come too close somewhere in the box about some positions [k, n]."""
         low, high = path.min(axis=0), path.max(axis=0)
         moved = np.maximum(high - self._seen, self._seen - low)
-        left = self._rooms - np.einsum("pn,pn->p", self._leverage, moved)
+        left = self._rooms - np.vecdot(self._leverage, moved)
         return np.flatnonzero(left < _ROUNDING)
 
     def _left(self, path: Array, pairs: NDArray[np.intp]) -> Array:
         """[k, p] the least room that some pairs can have at positions [k, n]."""
         moved = np.abs(path[:, None] - self._seen[pairs])
-        result: Array = self._rooms[pairs] - np.einsum("kpn,pn->kp", moved, self._leverage[pairs])
+        result: Array = self._rooms[pairs] - np.vecdot(moved, self._leverage[pairs])
         return result
 
     def _look(self, q: Array, pairs: NDArray[np.intp]) -> None:
         """Measure some pairs at positions [n] and remember it."""
-        self._rooms[pairs] = self._model.rooms(q, pairs.tolist())
+        self._rooms[pairs] = self._model.rooms(q[None], pairs.tolist())[0]
         self._seen[pairs] = q
-
-    def _measured(self, path: Array, pairs: NDArray[np.intp]) -> float:
-        """The least room of some pairs at those of the positions [k, n] where it is in doubt."""
-        doubts = self._left(path, pairs) < _ROUNDING
-        least = math.inf
-        for q, doubted in zip(path, doubts, strict=True):
-            if doubted.any():
-                least = min(least, *self._model.rooms(q, pairs[doubted].tolist()))
-        return least
 
 
 class Measured:

@@ -103,12 +103,10 @@ class Pairs:
 
     def rooms(self, model: pin.Model, data: pin.Data, chosen: Sequence[int]) -> list[float]:
         """As `room`, of each of the pairs chosen."""
-        pin.updateGeometryPlacements(model, data, self._geometry, self._data)
-        return [
-            float(pin.computeDistance(self._geometry, self._data, index).min_distance)
-            - self.required
-            for index in chosen
-        ]
+        geometry, placed, required = self._geometry, self._data, self.required
+        pin.updateGeometryPlacements(model, data, geometry, placed)
+        distance = pin.computeDistance
+        return [distance(geometry, placed, index).min_distance - required for index in chosen]
 
 
 class CollisionModel:
@@ -139,6 +137,7 @@ class CollisionModel:
         self._columns = np.array(
             [self.model.joints[self.model.getJointId(name)].idx_q for name in moving]
         )
+        self._arm_columns = self._columns[: len(self.joints)]
         self._q = pin.neutral(self.model)
         self.shapes = solid_shapes(xml)
         frames = [self._frame(shape.link) for shape in self.shapes]
@@ -174,7 +173,7 @@ class CollisionModel:
 
     def place(self, q: ArrayLike) -> None:
         """Moves the arm to joint positions q [n]; the `Pairs` of this model look there."""
-        self._q[self._columns[: len(self.joints)]] = q
+        self._q[self._arm_columns] = q
         pin.forwardKinematics(self.model, self.data, self._q)
 
     def nearest(self, q: ArrayLike) -> Nearest:
@@ -188,21 +187,25 @@ class CollisionModel:
         self.place(q)
         return min(self.room_of(pairs) for pairs in self.pairs)
 
-    def rooms(self, q: ArrayLike, chosen: Sequence[int]) -> list[float]:
-        """Metres to spare at joint positions q [n] between some of all `pairs`.
+    def rooms(self, path: Array, chosen: Sequence[int]) -> Array:
+        """[k, p] metres to spare at joint positions [k, n] between some of all `pairs`.
 
-        They are counted through, group after group; `chosen` ascends.
+        They are counted through, group after group; `chosen` [p] ascends.
         """
-        self.place(q)
-        found: list[float] = []
+        groups: list[tuple[Pairs, list[int]]] = []
         first = 0
         for pairs in self.pairs:
             beyond = first + len(pairs.leverage)
             inside = [index - first for index in chosen if first <= index < beyond]
             if inside:
-                found += pairs.rooms(self.model, self.data, inside)
+                groups.append((pairs, inside))
             first = beyond
-        return found
+        rows: list[float] = []
+        for q in path:
+            self.place(q)
+            for pairs, inside in groups:
+                rows += pairs.rooms(self.model, self.data, inside)
+        return np.array(rows).reshape(len(path), len(chosen))
 
     def gradient(self, q: ArrayLike, nearest: Nearest) -> Array:
         """[n] how the distance of a pair found at q changes with each joint (m a rad).

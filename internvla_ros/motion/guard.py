@@ -127,34 +127,40 @@ class Guard:
     def _danger(self, state: JointState, stop: Stop) -> Limit | None:
         """Which limit forbids a state, or the stop from it."""
         tip = self._limits.at(state.positions)
-        if self._too_fast(tip, stop):
+        outside, excess = self._limits.most(tip, stop.positions, stop.velocities)
+        if self._too_fast(tip, stop, excess):
             return Limit.TIP_SPEED
-        if self._leaves(tip, stop):
+        if self._leaves(stop, outside):
             return Limit.WORKSPACE
         return Limit.CLEARANCE if self._too_close(stop) else None
 
-    def _too_fast(self, tip: Tip, stop: Stop) -> bool:
-        """Whether the tip, or that of the stop, goes beyond its limit and faster than now."""
-        shares = np.full(len(stop.times), _STOP_EXCESS)
-        shares[0] = 1.0
-        most = self._limits.most_excess(tip, stop.positions, stop.velocities)
+    def _too_fast(self, tip: Tip, stop: Stop, most: Array) -> bool:
+        """Whether the tip goes beyond its limit and faster than it does now.
+
+        Only where its bound (`most`, [k]) allows for that does it have to be looked at.
+        """
         now: float | None = None
-        for i in np.flatnonzero(most > shares).tolist():
+        for i, bound in enumerate(most.tolist()):
+            share = 1.0 if i == 0 else _STOP_EXCESS
+            if bound <= share:
+                continue
             there = tip if i == 0 else self._limits.at(stop.positions[i])
             excess = self._limits.excess(there, stop.velocities[i])
-            if excess <= shares[i]:
+            if excess <= share:
                 continue
             now = self._limits.excess(self.tip, self.state.velocities) if now is None else now
             if excess > now:
                 return True
         return False
 
-    def _leaves(self, tip: Tip, stop: Stop) -> bool:
-        """Whether the tip leaves the workspace, and goes further out than it is now."""
-        most = self._limits.most_outside(tip, stop.positions)
+    def _leaves(self, stop: Stop, most: Array) -> bool:
+        """Whether the tip leaves the workspace, and goes further out than it is now.
+
+        Only where its bound (`most`, [k] m) allows for that does it have to be looked at.
+        """
         here: float | None = None
-        for i in np.flatnonzero(most > EDGE).tolist():
-            outside = self._limits.outside_at(stop.positions[i])
+        for i, bound in enumerate(most.tolist()):
+            outside = bound if bound <= EDGE else self._limits.outside_at(stop.positions[i])
             if outside <= EDGE:
                 continue
             here = self._limits.outside(self.tip) if here is None else here

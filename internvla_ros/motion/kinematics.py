@@ -6,12 +6,14 @@ joint vectors hold exactly the named joints, in the named order.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pinocchio as pin
 from numpy.typing import ArrayLike, NDArray
+from scipy.linalg.lapack import dposv
 
 from internvla_ros.motion.reach import bends
 from internvla_ros.motion.se3 import Pose
@@ -19,6 +21,8 @@ from internvla_ros.motion.se3 import Pose
 Array = NDArray[np.float64]
 
 _ROTATION_WEIGHT = 0.3  # metres a radian: what a turn costs beside a shift while solving
+_WEIGHTS = np.array([[1.0]] * 3 + [[_ROTATION_WEIGHT]] * 3)
+_IDENTITY = np.eye(6)
 _DAMPING = 1e-6  # least damping, against singular Jacobians
 _LARGEST_STEP = 0.5  # rad (or m) any joint may move in one iteration
 _POSTURE_GAIN = 0.1  # share of the way to the posture taken in each iteration
@@ -184,6 +188,8 @@ class Kinematics:
         limits = _Limits(low, high, rest)
         goal = _Goal(target, position_tolerance, rotation_tolerance)
         found = self._descend(goal, np.asarray(seed, dtype=np.float64), limits, max_iterations)
+        if found.converged or restarts == 0:
+            return found
         for start in _spread(low, high, restarts):
             if found.converged:
                 break
@@ -222,10 +228,11 @@ class Kinematics:
         """Weighted error [6] of the last `jacobian` call's configuration, metres, radians."""
         placement = pin.updateFramePlacement(self._model, self._data, self._tip)
         rotation = placement.rotation
-        shift = target.position - placement.translation
-        turn = rotation @ pin.log3(rotation.T @ target.rotation)
-        metres, radians = np.sqrt(shift @ shift), np.sqrt(turn @ turn)
-        return np.concatenate([shift, _ROTATION_WEIGHT * turn]), float(metres), float(radians)
+        x, y, z = (target.position - placement.translation).tolist()
+        a, b, c = (rotation @ pin.log3(rotation.T @ target.rotation)).tolist()
+        w = _ROTATION_WEIGHT
+        error = np.array((x, y, z, w * a, w * b, w * c))
+        return error, math.sqrt(x * x + y * y + z * z), math.sqrt(a * a + b * b + c * c)
 
 
 def _miss(found: IkResult) -> float:
@@ -246,16 +253,18 @@ def _spread(low: Array, high: Array, count: int) -> Iterator[Array]:
 def _limited_step(jacobian: Array, error: Array, cost: float, q: Array, limits: _Limits) -> Array:
     """One damped step [n] that stays within the limits, joints at a limit held there."""
     low, high, rest = limits.low, limits.high, limits.posture
+    j = jacobian * _WEIGHTS
+    towards = None if rest is None else rest - q
+    step = _damped_step(j, error, cost, towards)
     free = np.ones(len(q), dtype=bool)
-    j = jacobian.copy()
-    j[3:] *= _ROTATION_WEIGHT
     while True:
-        step = _damped_step(j, error, cost, None if rest is None else (rest - q) * free)
-        blocked = free & (((q + step < low) & (q <= low)) | ((q + step > high) & (q >= high)))
+        after = q + step
+        blocked = free & (((after < low) & (q <= low)) | ((after > high) & (q >= high)))
         if not blocked.any():
             break
         free &= ~blocked
         j[:, blocked] = 0.0
+        step = _damped_step(j, error, cost, None if towards is None else towards * free)
         if not free.any():
             break
     largest = float(np.abs(step).max())
@@ -268,9 +277,15 @@ def _limited_step(jacobian: Array, error: Array, cost: float, q: Array, limits: 
 def _damped_step(j: Array, error: Array, cost: float, towards: Array | None) -> Array:
     """Least squares of `j step = error`, damped; `towards` is followed in the null space."""
     gram = j @ j.T
-    gram.flat[:: gram.shape[0] + 1] += _DAMPING + 0.1 * cost
+    gram += (_DAMPING + 0.1 * cost) * _IDENTITY
     if towards is None:
-        step: Array = j.T @ np.linalg.solve(gram, error)
+        step: Array = j.T @ _solved(gram, error)
         return step
     wish = _POSTURE_GAIN * towards
-    return wish + j.T @ np.linalg.solve(gram, error - j @ wish)
+    return wish + j.T @ _solved(gram, error - j @ wish)
+
+
+def _solved(gram: Array, error: Array) -> Array:
+    """x [6] of gram x = error; none where the error is so large that it hides the gram matrix."""
+    _, solution, fault = dposv(gram, error)
+    return np.zeros_like(error) if fault else np.asarray(solution)

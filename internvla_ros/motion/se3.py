@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
-_IDENTITY = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 _SMALL = 1e-8  # below this angle (rad) the series replaces the closed form
 
 
@@ -103,11 +102,20 @@ class Pose:
 
     def is_valid(self, tolerance: float = 1e-3) -> bool:
         """Whether every number is finite and the rotation is one, to `tolerance`."""
-        if not all(map(math.isfinite, (*self.position.tolist(), *self.rotation.ravel().tolist()))):
-            return False
-        gram = (self.rotation.T @ self.rotation).ravel().tolist()
-        worst = max(abs(found - due) for found, due in zip(gram, _IDENTITY, strict=True))
-        return worst <= tolerance and _det(self.rotation) > 0.0
+        rows = self.rotation.tolist()
+        (a, b, c), (d, e, f), (g, h, i) = rows
+        x, y, z = self.position.tolist()
+        if not math.isfinite(x + y + z + a + b + c + d + e + f + g + h + i):
+            return False  # numbers so large that their sum is infinite are no pose either
+        gram = (
+            a * a + d * d + g * g - 1.0,
+            b * b + e * e + h * h - 1.0,
+            c * c + f * f + i * i - 1.0,
+            a * b + d * e + g * h,
+            a * c + d * f + g * i,
+            b * c + e * f + h * i,
+        )
+        return max(gram) <= tolerance and min(gram) >= -tolerance and _det(rows) > 0.0
 
 
 def rpy_to_matrix(rpy: ArrayLike) -> Array:
@@ -135,7 +143,7 @@ def matrix_to_rpy(rotation: ArrayLike) -> Array:
 
 def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
     """Rotation [3, 3] about the axis of `rotvec` [3] by its length (rad)."""
-    x, y, z = (float(v) for v in np.asarray(rotvec, dtype=np.float64))
+    x, y, z = np.asarray(rotvec, dtype=np.float64).tolist()
     angle = math.sqrt(x * x + y * y + z * z)
     if angle < _SMALL:
         a, b = 1.0, 0.5
@@ -152,7 +160,7 @@ def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
 
 def matrix_to_rotvec(rotation: ArrayLike) -> Array:
     """Axis times angle [3] (rad), angle in [0, pi]."""
-    x, y, z, w = (float(v) for v in matrix_to_quaternion(rotation))
+    x, y, z, w = _quaternion(np.asarray(rotation, dtype=np.float64).tolist())
     length = math.sqrt(x * x + y * y + z * z)
     scale = 2.0 if length < _SMALL else 2.0 * math.atan2(length, w) / length
     return np.array([scale * x, scale * y, scale * z])
@@ -182,21 +190,24 @@ def quaternion_to_matrix(quaternion: ArrayLike) -> Array:
 
 def matrix_to_quaternion(rotation: ArrayLike) -> Array:
     """Unit quaternion x, y, z, w [4] with w >= 0, exact at every angle."""
-    m = np.asarray(rotation, dtype=np.float64)
-    a, b, c = float(m[0, 0]), float(m[1, 1]), float(m[2, 2])
-    xy, yz, zx = float(m[1, 0] + m[0, 1]), float(m[2, 1] + m[1, 2]), float(m[0, 2] + m[2, 0])
-    wx, wy, wz = float(m[2, 1] - m[1, 2]), float(m[0, 2] - m[2, 0]), float(m[1, 0] - m[0, 1])
+    return np.array(_quaternion(np.asarray(rotation, dtype=np.float64).tolist()))
+
+
+def _quaternion(rows: list[list[float]]) -> tuple[float, float, float, float]:
+    (a, m01, m02), (m10, b, m12), (m20, m21, c) = rows
+    xy, yz, zx = m10 + m01, m21 + m12, m02 + m20
+    wx, wy, wz = m21 - m12, m02 - m20, m10 - m01
     # Four ways to write four times the quaternion times one of its components: take the longest.
     squares = (1 + a - b - c, 1 - a + b - c, 1 - a - b + c, 1 + a + b + c)
-    rows = (
+    candidates = (
         (squares[0], xy, zx, wx),
         (xy, squares[1], yz, wy),
         (zx, yz, squares[2], wz),
         (wx, wy, wz, squares[3]),
     )
-    x, y, z, w = rows[max(range(4), key=squares.__getitem__)]
+    x, y, z, w = candidates[squares.index(max(squares))]
     length = math.copysign(math.sqrt(x * x + y * y + z * z + w * w), w)
-    return np.array([x / length, y / length, z / length, w / length])
+    return x / length, y / length, z / length, w / length
 
 
 def rot6d(rotation: ArrayLike) -> Array:
@@ -226,7 +237,7 @@ def rot6d_to_matrix(columns: ArrayLike) -> Array:
 def orthonormalise(rotation: ArrayLike) -> Array:
     """The rotation [3, 3] nearest to a matrix that drifted from being one."""
     u, _, vt = np.linalg.svd(np.asarray(rotation, dtype=np.float64))
-    u[:, 2] *= np.sign(_det(u @ vt))
+    u[:, 2] *= np.sign(_det((u @ vt).tolist()))
     return u @ vt
 
 
@@ -258,8 +269,8 @@ def interpolate(a: Pose, b: Pose, fraction: float) -> Pose:
 
 def distance(a: Pose, b: Pose) -> tuple[float, float]:
     """How far apart two poses are: metres and radians."""
-    turn = matrix_to_rotvec(a.rotation.T @ b.rotation)
-    return float(np.linalg.norm(b.position - a.position)), float(np.linalg.norm(turn))
+    shift, turn = b.position - a.position, matrix_to_rotvec(a.rotation.T @ b.rotation)
+    return math.sqrt(float(shift @ shift)), math.sqrt(float(turn @ turn))
 
 
 def _left_jacobian(w: Array) -> Array:
@@ -273,6 +284,6 @@ def _left_jacobian(w: Array) -> Array:
     return np.eye(3) + a * k + b * (k @ k)
 
 
-def _det(m: Array) -> float:
-    (a, b, c), (d, e, f), (g, h, i) = m.tolist()
-    return float(a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g))
+def _det(rows: list[list[float]]) -> float:
+    (a, b, c), (d, e, f), (g, h, i) = rows
+    return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)

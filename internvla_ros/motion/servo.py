@@ -79,6 +79,9 @@ class EmbeddedServo:
         self._lower, self._upper = embodiment.position_lower, embodiment.position_upper
         self._velocity = MARGIN * embodiment.velocity
         self._acceleration = MARGIN * embodiment.acceleration
+        self._braking = _BRAKING * self._acceleration
+        # Up to this gap the proportional law brakes gently enough.
+        self._near = self._braking / _GAIN**2
         self._time: float | None = None
         self._speed = 1.0
         self._reference: Array = self._guard.state.positions
@@ -197,7 +200,7 @@ class EmbeddedServo:
             reasons.add(Limit.REACH, f"out of reach{cause}")
         wanted = found.q if found.converged else self._next_best(found.q, goal, here, target)
         reference = self._reference + self._feasible(wanted - self._reference, step, reasons)
-        reference = np.clip(reference, self._lower, self._upper)
+        reference = np.minimum(np.maximum(reference, self._lower), self._upper)
         self._tip.correct(self._kinematics.forward(reference), step)
         return reference
 
@@ -247,8 +250,8 @@ class EmbeddedServo:
 
     def _inside_workspace(self, target: Pose, reasons: Reasons) -> Pose:
         lower, upper = self._embodiment.workspace
-        inside = np.clip(target.position, lower, upper)
-        if (inside == target.position).all():
+        inside = np.minimum(np.maximum(target.position, lower), upper)
+        if inside.tolist() == target.position.tolist():
             return target
         i = int(np.abs(inside - target.position).argmax())
         reasons.add(
@@ -261,10 +264,11 @@ class EmbeddedServo:
     def _closing_velocity(self, reference: Array) -> Array:
         """[n] velocity towards the reference: proportional when near, braking-bound when far."""
         gap = reference - self._guard.state.positions
-        braking = _BRAKING * self._acceleration
-        near = braking / _GAIN**2  # up to this gap the proportional law brakes gently enough
-        far = np.sqrt(braking * np.maximum(2.0 * np.abs(gap) - near, 0.0))
-        result: Array = np.where(np.abs(gap) <= near, _GAIN * gap, np.sign(gap) * far)
+        far = np.abs(gap)
+        if (far <= self._near).all():
+            return _GAIN * gap
+        fast = np.sqrt(self._braking * np.maximum(2.0 * far - self._near, 0.0))
+        result: Array = np.where(far <= self._near, _GAIN * gap, np.sign(gap) * fast)
         return result
 
     def _names(self, chosen: NDArray[np.bool_]) -> str:
@@ -280,7 +284,7 @@ class EmbeddedServo:
             accelerations=state.accelerations.copy(),
             limited=bool(reasons.limits),
             reason=reasons.text,
-            tip=self._kinematics.forward(state.positions),
+            tip=self._guard.tip.pose,
             stop=self._guard.stop,
             limits=reasons.limits,
         )

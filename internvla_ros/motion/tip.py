@@ -68,23 +68,19 @@ class TipLimits:
         shift = math.sqrt(x * x + y * y + z * z) / self._speed
         return max(shift, math.sqrt(a * a + b * b + c * c) / self._turn)
 
-    def most_outside(self, tip: Tip, path: Array) -> Array:
-        """[k] bounds for `outside`, m, at joint positions [k, n] around those of the tip."""
-        moved = path - tip.q
+    def most(self, tip: Tip, path: Array, velocities: Array) -> tuple[Array, Array]:
+        """Bounds [k] for `outside` (m) and `excess` at joint positions and velocities [k, n]."""
+        moved, fast = path - tip.q, np.abs(velocities)
+        far = np.abs(moved)
+        bent = far @ self._bend
         places = tip.pose.position + moved @ tip.jacobian[:3].T
         beyond = np.maximum(self._lower - places, places - self._upper).max(axis=1)
-        far = np.abs(moved)
-        result: Array = beyond + 0.5 * np.einsum("ki,ki->k", far @ self._bend, far)
-        return result
-
-    def most_excess(self, tip: Tip, path: Array, velocities: Array) -> Array:
-        """[k] bounds for `excess` at joint positions and velocities [k, n] around the tip's."""
-        far, fast = np.abs(path - tip.q), np.abs(velocities)
         twists = velocities @ tip.jacobian.T
-        squares = twists * twists
-        shift = np.sqrt(squares[:, :3].sum(axis=1)) + np.einsum("ki,ki->k", far @ self._bend, fast)
-        turn = np.sqrt(squares[:, 3:].sum(axis=1)) + np.einsum("ki,ki->k", far @ self._twist, fast)
-        return np.maximum(shift / self._speed, turn / self._turn)
+        shifts, turns = twists[:, :3], twists[:, 3:]
+        shift = np.sqrt(np.vecdot(shifts, shifts)) + np.vecdot(bent, fast)
+        turn = np.sqrt(np.vecdot(turns, turns)) + np.vecdot(far @ self._twist, fast)
+        excess: Array = np.maximum(shift / self._speed, turn / self._turn)
+        return beyond + 0.5 * np.vecdot(bent, far), excess
 
     def _outside(self, position: list[float]) -> float:
         beyond = -math.inf
