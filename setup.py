@@ -7,7 +7,7 @@ from pathlib import Path
 from setuptools import setup
 
 ROOT = Path(__file__).parent
-SHARED = ("config", "urdf", "checkpoints", "msg")
+SHARED = ("config", "urdf", "worlds", "checkpoints", "msg")
 
 
 def shared_files() -> list[tuple[str, list[str]]]:

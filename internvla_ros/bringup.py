@@ -6,19 +6,25 @@ The launch file and the command line both read it; nothing here needs ROS.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any
 
+from internvla_ros import external_nodes
+from internvla_ros.node_spec import NodeSpec, ParameterValue, command, program
 from internvla_ros.resources import PACKAGE, resource
-from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
 
-ParameterValue = bool | int | float | str | tuple[str, ...]
+__all__ = ["NodeSpec", "Options", "command", "environment", "graph", "program"]
 
-SIMULATORS = ("mujoco", "none")
+SIMULATORS = ("mujoco", "gazebo", "none")
+MOTIONS = ("embedded", "moveit_servo", "moveit", "interbotix")
+"""How setpoints reach a robot: arm_node's parameter `motion`."""
+CLOCKS = ("auto", "true", "false")
+GLOBAL_TOPICS = ("/tf", "/tf_static")
+"""Topics that are one for all robots; in a namespace they are the robot's own."""
 RVIZ_FAMILIES = ("franka", "widowx", "google_robot")
 """Families of arms, one layout in config/rviz each."""
 
@@ -27,122 +33,254 @@ class BringupError(ValueError):
     """A graph that cannot be brought up as asked for."""
 
 
-@dataclass(frozen=True)
-class NodeSpec:
-    """One node, which is one process.
+def option(default: Any, description: str, choices: tuple[str, ...] = (), metavar: str = "") -> Any:
+    """A field of Options.
 
-    Attributes:
-        name: its name in the graph.
-        executable: the program, in lib/internvla_ros and as module internvla_ros.nodes.EXECUTABLE,
-            or in lib/PACKAGE of another package.
-        parameters: set over those of config/nodes/NAME.yaml.
-        remappings: topic or service -> its other name.
-        respawn: start it again when it dies.
-        niceness: how much it gives way to the others when processors are scarce; the nodes that
-            keep a pace do not.
-        package: that has the program.
-        arguments: of the program, before those of ROS.
-        vital: the graph is of no use without it; those that only listen are not.
+    Args:
+        default: what it is when nobody chooses.
+        description: for `--help` and `--show-args`.
+        choices: the values that it may have.
+        metavar: what stands for the value in `--help`.
     """
-
-    name: str
-    executable: str
-    parameters: Mapping[str, ParameterValue] = field(default_factory=dict)
-    remappings: Mapping[str, str] = field(default_factory=dict)
-    respawn: bool = False
-    niceness: int = 0
-    package: str = PACKAGE
-    arguments: tuple[str, ...] = ()
-    vital: bool = True
-
-    @property
-    def parameter_file(self) -> str:
-        """The file of parameters of one of our nodes, relative to the package's share folder."""
-        return f"config/nodes/{self.executable}.yaml"
+    metadata = {"description": description, "choices": choices, "metavar": metavar}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user chooses.
+    """What a user chooses, on the command line of `internvla up` or as launch arguments."""
 
-    Attributes:
-        robot: a robot's name or the path of its YAML file.
-        sim: "mujoco": simulate the robot and its cameras; "none": drivers run elsewhere.
-        policy: "local": planner and actor run the checkpoint themselves; ws://host:port: they ask
-            that server, and the checkpoint is the server's.
-        checkpoint: folder of the local policy.
-        namespace: of all nodes, "" or "/something".
-        seed: of the first scene and of the actor's noise, >= 0.
-        real_time_factor: simulated seconds a second, > 0.
-        respawn: start nodes again that die, where that is safe.
-        markers: show what the robot thinks, as pictures and markers.
-        rviz: start RViz with the layout for the robot.
-        record: folder for a bag and a film of every task; "" for none.
-        dashboard: offer the web page.
-        dashboard_host: address that it listens on; on others than loopback it asks for a token.
-        dashboard_port: its port, or the next one that is free; 0: any.
+    robot: str = option("widowx_250s", robot_choices())
+    sim: str = option(
+        "mujoco",
+        "simulate the robot and its cameras: mujoco here, gazebo where ros_gz is installed; "
+        "none: drivers run elsewhere",
+        SIMULATORS,
+    )
+    motion: str = option(
+        "embedded", "how setpoints reach the robot; moveit_servo and moveit start MoveIt", MOTIONS
+    )
+    policy: str = option(
+        "local",
+        "local, or ws://host:port of 'internvla serve', rather than a checkpoint in this machine",
+        metavar="URL",
+    )
+    checkpoint: str = option("", "folder of the local policy; default: the one shipped", (), "DIR")
+    cameras: str = option(
+        "",
+        "where drivers publish a camera, as front=/d435/color,wrist=/hand; "
+        "default: under its own name",
+        metavar="NAME=TOPIC,...",
+    )
+    namespace: str = option("", "of all nodes, e.g. /left")
+    hardware: str = option(
+        "none",
+        "ros2_control hardware to start here: mock, real or the name of a plugin; none: it runs "
+        "elsewhere",
+    )
+    use_sim_time: str = option("auto", "follow /clock; auto: when a simulator is started", CLOCKS)
+    seed: int = option(0, "of the first scene and of the policy")
+    real_time_factor: float = option(1.0, "of the simulator mujoco: simulated seconds a second")
+    respawn: bool = option(True, "start nodes again that die, where that is safe")
+    markers: bool = option(True, "show what the robot thinks, as pictures, markers and frames")
+    rviz: bool = option(False, "start RViz with the robot's layout")
+    window: bool = option(False, "show Gazebo's window")
+    record: str = option("", "folder for a bag and a film of every task", metavar="DIR")
+    dashboard: bool = option(False, "offer a web page of it all")
+    dashboard_host: str = option(
+        "127.0.0.1",
+        "address that the page listens on; others than this machine's own ask for a token",
+        metavar="ADDRESS",
+    )
+    dashboard_port: int = option(8080, "of the page, or the next free one; 0: any")
+
+
+def check_choices(options: Options) -> None:
     """
-
-    robot: str = "widowx_250s"
-    sim: str = "mujoco"
-    policy: str = "local"
-    checkpoint: str = ""
-    namespace: str = ""
-    seed: int = 0
-    real_time_factor: float = 1.0
-    respawn: bool = True
-    markers: bool = True
-    rviz: bool = False
-    record: str = ""
-    dashboard: bool = False
-    dashboard_host: str = "127.0.0.1"
-    dashboard_port: int = 8080
+    Raises:
+        BringupError: an option has none of its choices.
+    """
+    for each in fields(options):
+        value, choices = getattr(options, each.name), each.metadata["choices"]
+        if choices and value not in choices:
+            raise BringupError(f"{each.name} is '{value}'; choose one of {', '.join(choices)}")
+    if options.namespace and not options.namespace.startswith("/"):
+        raise BringupError(f"namespace is '{options.namespace}'; it must start with /")
 
 
 def graph(options: Options) -> tuple[NodeSpec, ...]:
     """The nodes of a robot, in the order in which to start them.
 
     Raises:
-        BringupError: the simulator is unknown, or RViz or the dashboard is asked for and what it
-            needs is not installed.
+        BringupError: options are wrong or contradict each other, or RViz or the dashboard is asked
+            for and what it needs is not installed.
+        EmbodimentError: the robot is unknown or its file is wrong.
     """
-    if options.sim not in SIMULATORS:
+    _check(options)
+    nodes = [*_own(options), *_onlookers(options), *robot_side(options)]
+    return tuple(_in_namespace(node, options) for node in nodes)
+
+
+def moveit_graph(options: Options) -> tuple[NodeSpec, ...]:
+    """MoveIt alone, with Servo, and the robot's ros2_control hardware if that is asked for.
+
+    Raises: as `graph`.
+    """
+    _check(options)
+    robot, simulated = load_embodiment(options.robot), follows_clock(options)
+    nodes = [*_hardware(options, robot)]
+    nodes += [external_nodes.move_group(robot, simulated), external_nodes.servo(robot, simulated)]
+    return tuple(_in_namespace(node, options) for node in nodes)
+
+
+def gazebo_graph(options: Options) -> tuple[NodeSpec, ...]:
+    """Gazebo alone, with the robot in it.
+
+    Raises: as `graph`.
+    """
+    options = replace(options, sim="gazebo", motion="embedded")
+    _check(options)
+    return tuple(_in_namespace(node, options) for node in robot_side(options))
+
+
+def follows_clock(options: Options) -> bool:
+    """Whether the nodes' time is that of /clock."""
+    if options.use_sim_time == "auto":
+        return options.sim != "none"
+    return options.use_sim_time == "true"
+
+
+def require_programs(nodes: Iterable[NodeSpec]) -> None:
+    """
+    Raises:
+        BringupError: programs of other packages are not installed, and which.
+    """
+    missing = sorted(
+        {
+            f"{node.executable} (package {node.package})" if node.package else node.executable
+            for node in nodes
+            if node.package != PACKAGE and program(node.package, node.executable) is None
+        }
+    )
+    if missing:
         raise BringupError(
-            f"unknown simulator '{options.sim}'; choose one of {', '.join(SIMULATORS)}"
+            f"not installed here: {', '.join(missing)}; they belong to a full ROS 2 installation "
+            "(rosdep install --from-paths . --ignore-src), or take other options: "
+            "sim mujoco or none, motion embedded, hardware none"
         )
-    common: dict[str, ParameterValue] = {
-        "robot": options.robot,
-        "use_sim_time": options.sim != "none",
-    }
+
+
+def _check(options: Options) -> None:
+    check_choices(options)
+    if options.hardware != "none" and options.sim != "none":
+        raise BringupError(
+            f"hardware '{options.hardware}' with sim '{options.sim}': a robot is real, mocked or "
+            "simulated; choose sim none"
+        )
+    if options.motion == "moveit" and options.sim == "mujoco":
+        raise BringupError(
+            "motion 'moveit' needs a controller that executes FollowJointTrajectory, which the "
+            "simulator mujoco is not; choose sim gazebo, or sim none with hardware mock"
+        )
+
+
+def _own(options: Options) -> Iterator[NodeSpec]:
+    """The nodes that see, think and move."""
+    common = _common(options)
     policy = {**common, "policy": options.policy, "checkpoint": options.checkpoint}
     seeded = {**policy, "seed": options.seed}
-    nodes = (
-        NodeSpec("planner", "planner_node", policy, respawn=options.respawn, niceness=4),
-        NodeSpec("actor", "actor_node", seeded, respawn=options.respawn, niceness=2),
-        NodeSpec("arm", "arm_node", common),
-        NodeSpec("camera", "camera_node", common, respawn=options.respawn),
-        NodeSpec("task", "task_node", common, respawn=options.respawn),
-        *_onlookers(options, common),
-    )
-    if options.sim == "none":
-        return nodes
-    simulator = NodeSpec(
-        "sim",
-        "sim_node",
-        {
+    arm = {**common, "motion": options.motion}
+    if options.motion != "interbotix" and _has_controllers(options):
+        arm["gripper_output"] = "gripper_command"
+    topics = camera_topics(options)
+    yield NodeSpec("planner", "planner_node", policy, respawn=options.respawn, niceness=4)
+    yield NodeSpec("actor", "actor_node", seeded, respawn=options.respawn, niceness=2)
+    yield NodeSpec("arm", "arm_node", arm)
+    yield NodeSpec("camera", "camera_node", common, topics, respawn=options.respawn)
+    yield NodeSpec("task", "task_node", common, respawn=options.respawn)
+
+
+def camera_topics(options: Options) -> dict[str, str]:
+    """Remappings of cameras that drivers publish under other names.
+
+    Raises:
+        BringupError: `cameras` cannot be read, or names none of the robot's.
+    """
+    known = [camera.name for camera in load_embodiment(options.robot).cameras]
+    found: dict[str, str] = {}
+    for word in filter(None, options.cameras.split(",")):
+        name, equals, prefix = (part.strip() for part in word.partition("="))
+        if not equals or not prefix or name not in known:
+            raise BringupError(
+                f"cameras has '{word}'; give NAME=TOPIC, where NAME is one of {', '.join(known)} "
+                "and TOPIC has image_raw and camera_info below it"
+            )
+        for kind in ("image_raw", "camera_info"):
+            found[f"{name}/{kind}"] = f"{prefix.rstrip('/')}/{kind}"
+    return found
+
+
+def robot_side(options: Options) -> Iterator[NodeSpec]:
+    """What stands for the robot: a simulator, ros2_control, MoveIt, or nothing.
+
+    Raises: as `graph`.
+    """
+    robot, simulated = load_embodiment(options.robot), follows_clock(options)
+    yield from _hardware(options, robot)
+    if options.motion in ("moveit", "moveit_servo"):
+        yield external_nodes.move_group(robot, simulated)
+    if options.motion == "moveit_servo":
+        yield external_nodes.servo(robot, simulated)
+    if options.sim == "gazebo":
+        yield from external_nodes.gazebo(robot, options.namespace, options.window)
+    if options.sim == "mujoco":
+        own: dict[str, ParameterValue] = {
             "robot": options.robot,
             "seed": options.seed,
             "real_time_factor": options.real_time_factor,
-        },
-    )
-    return (*nodes, simulator)
+        }
+        yield NodeSpec("sim", "sim_node", own)
 
 
-def _onlookers(options: Options, common: Mapping[str, ParameterValue]) -> Iterator[NodeSpec]:
+def _has_controllers(options: Options) -> bool:
+    """Whether ros2_control is started here, in Gazebo or by itself."""
+    return options.sim == "gazebo" or options.hardware != "none"
+
+
+def _hardware(options: Options, robot: Embodiment) -> Iterator[NodeSpec]:
+    """The robot's description and its controllers."""
+    if not _has_controllers(options):
+        return
+    description = {"hardware": options.hardware}
+    if options.sim == "gazebo":  # its controller manager lives in Gazebo
+        description = external_nodes.gazebo_description(robot, options.namespace)
+    simulated = follows_clock(options)
+    yield external_nodes.robot_state_publisher(robot, simulated, description)
+    if options.sim != "gazebo":
+        yield external_nodes.hardware(robot, simulated)
+    yield external_nodes.spawner(robot)
+
+
+def _common(options: Options) -> dict[str, ParameterValue]:
+    """The parameters that all but the simulator have."""
+    return {"robot": options.robot, "use_sim_time": follows_clock(options)}
+
+
+def _in_namespace(node: NodeSpec, options: Options) -> NodeSpec:
+    """Keep robots in namespaces apart: frames, and the clock of a simulator of its own."""
+    if not options.namespace or not node.package:
+        return node
+    topics = [*GLOBAL_TOPICS, "/clock"] if options.sim == "mujoco" else GLOBAL_TOPICS
+    own = {topic: topic.removeprefix("/") for topic in topics}
+    return replace(node, remappings={**own, **node.remappings})
+
+
+def _onlookers(options: Options) -> Iterator[NodeSpec]:
     """The nodes that only listen."""
+    common = _common(options)
     if options.markers:
-        # A driver publishes its robot's description and frames itself.
-        parameters = {**common, "robot_state": options.sim != "none"}
+        # Drivers and robot_state_publisher publish the robot's description and frames themselves.
+        parameters = {**common, "robot_state": options.sim == "mujoco"}
         yield NodeSpec(
             "markers",
             "marker_node",
@@ -214,36 +352,12 @@ def rviz_layout(robot: str) -> str:
     raise BringupError(f"there is no RViz layout for robot '{name}'; make one of {RVIZ_FAMILIES}")
 
 
-def program(package: str, executable: str) -> Path | None:
-    """A program of an installed ROS package; None: it is not installed."""
-    for prefix in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep):
-        path = Path(prefix) / "lib" / package / executable
-        if prefix and path.is_file():
-            return path
-    return None
-
-
-def command(spec: NodeSpec, namespace: str = "") -> tuple[str, ...]:
-    """The command line that runs one node, those of ours with this Python."""
-    words = [sys.executable, "-m", f"internvla_ros.nodes.{spec.executable}"]
-    if spec.package != PACKAGE:
-        words = [str(program(spec.package, spec.executable) or spec.executable)]
-    words += [*spec.arguments, "--ros-args", "-r", f"__node:={spec.name}"]
-    if namespace:
-        words += ["-r", f"__ns:={namespace}"]
-    for topic, other in spec.remappings.items():
-        words += ["-r", f"{topic}:={other}"]
-    if spec.package == PACKAGE:
-        words += ["--params-file", str(resource(spec.parameter_file))]
-    for name, value in spec.parameters.items():
-        words += ["-p", f"{name}:={_yaml(value)}"]
-    return tuple(words)
-
-
 def environment() -> dict[str, str]:
     """Variables that every node should run with."""
     profiles = str(resource("config/fastdds.xml"))
+    plugins = [os.environ.get("GZ_SIM_SYSTEM_PLUGIN_PATH"), os.environ.get("LD_LIBRARY_PATH")]
     return {
+        "GZ_SIM_SYSTEM_PLUGIN_PATH": os.pathsep.join(filter(None, plugins)),
         "FASTRTPS_DEFAULT_PROFILES_FILE": profiles,  # older and newer name of the same thing
         "FASTDDS_DEFAULT_PROFILES_FILE": profiles,
         "RCUTILS_CONSOLE_OUTPUT_FORMAT": "{severity}: {message}",
@@ -257,8 +371,3 @@ def environment() -> dict[str, str]:
 def absolute_checkpoint(checkpoint: str | Path) -> str:
     """The checkpoint's folder as an absolute path, so that every node finds it."""
     return str(Path(checkpoint).expanduser().absolute())
-
-
-def _yaml(value: ParameterValue) -> str:
-    """A parameter's value as ROS reads it on a command line: JSON is YAML."""
-    return json.dumps(list(value) if isinstance(value, tuple) else value)

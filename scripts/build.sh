@@ -17,7 +17,7 @@ state() {
   cat CMakeLists.txt package.xml msg/* srv/* action/* scripts/entry_point.in scripts/build.sh
   find . \( -path ./.venv -o -path ./.git -o -path ./build -o -path ./install -o -path ./log \) -prune \
     -o \( -path './internvla_ros/*' -o -path './launch/*' -o -path './config/*' -o -path './urdf/*' \
-    -o -path './checkpoints/*' \) -type f ! -name '*.pyc' -print | LC_ALL=C sort
+    -o -path './worlds/*' -o -path './checkpoints/*' \) -type f ! -name '*.pyc' -print | LC_ALL=C sort
 }
 
 write_env() {

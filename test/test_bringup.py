@@ -13,12 +13,24 @@ from typing import Any
 
 import pytest
 import yaml
+from policy_folder import CONFIG, safetensors, save_policy_folder
 
-from internvla_ros.bringup import BringupError, NodeSpec, Options, command, environment, graph
+from internvla_ros.bringup import (
+    MOTIONS,
+    BringupError,
+    Options,
+    environment,
+    gazebo_graph,
+    graph,
+    moveit_graph,
+    require_programs,
+)
 from internvla_ros.model.config import ConfigError
+from internvla_ros.node_spec import NodeSpec, command
+from internvla_ros.nodes.launching import OTHER_NAMES
 from internvla_ros.nodes.preflight import PreflightError, check, find_checkpoint
 from internvla_ros.resources import resource
-from internvla_ros.robots.embodiment import EmbodimentError
+from internvla_ros.robots.embodiment import EmbodimentError, known_embodiments
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -31,11 +43,94 @@ def test_one_node_a_name_and_a_simulator_only_when_asked_for() -> None:
 
 
 def test_an_unknown_simulator() -> None:
-    with pytest.raises(BringupError, match="'gazebo'; choose one of mujoco, none"):
-        graph(Options(sim="gazebo"))
+    with pytest.raises(BringupError, match="'matlab'; choose one of mujoco, gazebo, none"):
+        graph(Options(sim="matlab"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (Options(motion="telepathy"), "motion is 'telepathy'; choose one of embedded"),
+        (Options(use_sim_time="maybe"), "use_sim_time is 'maybe'"),
+        (Options(namespace="left"), "must start with /"),
+        (Options(hardware="mock"), "a robot is real, mocked or simulated"),
+        (Options(motion="moveit"), "FollowJointTrajectory"),
+        (Options(cameras="front"), "give NAME=TOPIC"),
+        (Options(cameras="side=/x"), "NAME is one of front, wrist"),
+    ],
+)
+def test_options_that_cannot_be(options: Options, message: str) -> None:
+    with pytest.raises(BringupError, match=message):
+        graph(options)
+
+
+def test_what_is_not_installed_is_named() -> None:
+    require_programs(graph(Options()))
+    with pytest.raises(BringupError, match=r"create \(package ros_gz_sim\)"):
+        require_programs([NodeSpec("a", "create", package="ros_gz_sim")])
+    with pytest.raises(BringupError, match="no_such_program; they belong"):
+        require_programs([NodeSpec("a", "no_such_program", package="")])
+
+
+def test_the_motions_are_those_of_the_arm() -> None:
+    pytest.importorskip("internvla_ros.msg")
+    from internvla_ros.nodes import backends
+
+    assert backends.MOTIONS == MOTIONS
+
+
+def test_each_way_to_a_robot_starts_what_it_needs() -> None:
+    def others(**options: Any) -> list[str]:
+        nodes = graph(Options(markers=False, **options))
+        return [node.name for node in nodes if node.package != "internvla_ros"]
+
+    control = ["robot_state_publisher", "controller_manager", "controller_spawner"]
+    assert others() == others(sim="none") == []
+    assert others(sim="none", hardware="mock") == control
+    assert others(sim="none", hardware="mock", motion="moveit") == [*control, "move_group"]
+    assert others(motion="moveit_servo") == ["move_group", "servo_node"]
+    gazebo = ["gazebo", "spawn", "bridge"]
+    assert others(sim="gazebo") == [control[0], control[2], *gazebo]
+    assert [node.name for node in gazebo_graph(Options(sim="gazebo"))] == others(sim="gazebo")
+    names = [node.name for node in moveit_graph(Options(sim="none", hardware="mock"))]
+    assert names == [*control, "move_group", "servo_node"]
+
+
+def test_a_namespace_keeps_frames_and_the_simulated_clock_apart() -> None:
+    own = {"/tf": "tf", "/tf_static": "tf_static"}
+    for node in graph(Options(namespace="/left")):
+        assert node.remappings == {**own, "/clock": "clock"}
+    for node in graph(Options(namespace="/left", sim="gazebo")):
+        assert node.remappings == (own if node.package else {})
+    assert not any(node.remappings for node in graph(Options()))
+
+
+def test_cameras_may_be_published_under_other_names() -> None:
+    (camera,) = (
+        node for node in graph(Options(cameras="front=/d435/color/")) if node.name == "camera"
+    )
+    assert camera.remappings == {
+        "front/image_raw": "/d435/color/image_raw",
+        "front/camera_info": "/d435/color/camera_info",
+    }
+
+
+@pytest.mark.parametrize("robot", known_embodiments())
+def test_moveit_gets_plain_parameters(robot: str) -> None:
+    """Nothing nested, nothing empty, and floats where MoveIt declares floats."""
+    for node in moveit_graph(Options(robot=robot, sim="none")):
+        for name, value in node.parameters.items():
+            assert isinstance(value, bool | int | float | str | tuple), name
+            assert value != ()
+        assert node.parameters["robot_description_kinematics.arm.kinematics_solver"]
+    period = node.parameters["update_period"]
+    assert isinstance(period, float) and 0.0 < period <= 0.02
 
 
 def test_only_what_is_simulated_follows_the_simulated_clock() -> None:
+    for clock in ("true", "false"):
+        nodes = graph(Options(sim="none", use_sim_time=clock))
+        assert all(node.parameters["use_sim_time"] is (clock == "true") for node in nodes)
     for node in graph(Options()):
         assert node.parameters.get("use_sim_time") == (None if node.name == "sim" else True)
     assert all(node.parameters["use_sim_time"] is False for node in graph(Options(sim="none")))
@@ -87,9 +182,9 @@ class Recorded(SimpleNamespace):
         return context[self.args[0]]
 
 
-def launch_file() -> ModuleType:
-    path = ROOT / "launch" / "bringup.launch.py"
-    spec = importlib.util.spec_from_file_location("bringup_launch", path)
+def launch_file(name: str) -> ModuleType:
+    path = ROOT / "launch" / f"{name}.launch.py"
+    spec = importlib.util.spec_from_file_location(f"{name}_launch", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -98,12 +193,14 @@ def launch_file() -> ModuleType:
 
 
 def stand_in_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    actions = ("DeclareLaunchArgument", "ExecuteProcess", "OpaqueFunction", "Shutdown")
     names = {
-        "launch": ["LaunchDescription"],
-        "launch.actions": ["DeclareLaunchArgument", "OpaqueFunction", "SetEnvironmentVariable"],
-        "launch.substitutions": ["LaunchConfiguration"],
-        "launch_ros": [],
-        "launch_ros.actions": ["Node"],
+        "launch": ("LaunchDescription",),
+        "launch.actions": (*actions, "LogInfo", "SetEnvironmentVariable"),
+        "launch.substitutions": ("LaunchConfiguration",),
+        "launch_ros": (),
+        "launch_ros.actions": ("Node",),
+        "launch_ros.parameter_descriptions": ("ParameterValue",),
     }
     for module_name, classes in names.items():
         module = ModuleType(module_name)
@@ -115,54 +212,37 @@ def stand_in_launch(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_launch_file_starts_the_same_graph(
     monkeypatch: pytest.MonkeyPatch, checkpoint: Path
 ) -> None:
+    """Where the real launch is, test_launch.py tells more."""
     stand_in_launch(monkeypatch)
-    (entities,) = launch_file().generate_launch_description().args
+    (entities,) = launch_file("bringup").generate_launch_description().args
     arguments = {
         e.args[0]: e.default_value for e in entities if type(e).__name__ == "DeclareLaunchArgument"
     }
-    assert list(arguments) == [field.name for field in fields(Options)]
+    assert list(arguments) == [OTHER_NAMES.get(field.name, field.name) for field in fields(Options)]
     assert sum(type(e).__name__ == "SetEnvironmentVariable" for e in entities) == len(environment())
-    started = entities[-1].function({**arguments, "checkpoint": str(checkpoint), "seed": "7"})
+    started = entities[-1].function({**arguments, "model": str(checkpoint), "seed": "7"})
     wanted = graph(Options(checkpoint=str(checkpoint), seed=7))
     assert [(n.name, n.executable, n.respawn) for n in started] == [
         (node.name, node.executable, node.respawn) for node in wanted
     ]
     for node, spec in zip(started, wanted, strict=True):
         assert node.package == "internvla_ros"
-        assert node.parameters == [str(resource(spec.parameter_file)), dict(spec.parameters)]
+        file, values = node.parameters
+        assert file == str(resource(spec.parameter_file))
+        assert {k: getattr(v, "args", (v,))[0] for k, v in values.items()} == spec.parameters
 
 
-def test_the_launch_file_without_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("launch", "launch.actions"):
-        monkeypatch.setitem(sys.modules, name, None)
+@pytest.mark.parametrize("name", ["bringup", "demo", "gazebo", "moveit"])
+def test_a_launch_file_without_launch(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("launch", "launch.actions"):
+        monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(RuntimeError, match="internvla up"):
-        launch_file().generate_launch_description()
-
-
-CONFIG = {
-    "planner": {"qwen": {}},
-    "vision": {"dinov2": {}},
-    "qformer": {},
-    "actor": {},
-    "cameras": ["front", "wrist"],
-}
-
-
-def safetensors(size: int, announced: int) -> bytes:
-    """A weights file of one tensor of `size` bytes whose header announces another number."""
-    entry = {"dtype": "U8", "shape": [announced], "data_offsets": [0, announced]}
-    header = json.dumps({"w": entry}).encode()
-    return len(header).to_bytes(8, "little") + header + bytes(size)
+        launch_file(name).generate_launch_description()
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
-    """A folder that looks like a checkpoint."""
-    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
-    (tmp_path / "model.safetensors").write_bytes(safetensors(16, 16))
-    (tmp_path / "dataset_statistics.json").write_text("{}")
-    (tmp_path / "tokenizer.json").write_text("{}")
-    return tmp_path
+    return save_policy_folder(tmp_path)
 
 
 def test_what_is_whole_passes(checkpoint: Path) -> None:

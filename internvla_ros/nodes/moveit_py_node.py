@@ -10,7 +10,6 @@ import threading
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
 from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
@@ -20,9 +19,8 @@ from internvla_ros.nodes.optional import optional_module
 from internvla_ros.nodes.parameters import declare, setting
 from internvla_ros.nodes.planning_messages import PlanningMessages
 from internvla_ros.nodes.runner import run
-from internvla_ros.resources import resource
-from internvla_ros.robots.description import urdf
 from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.robots.moveit import moveit_settings, robot_model
 
 _PLANNING_FAILED, _CONTROL_FAILED, _PREEMPTED = -1, -4, -7
 
@@ -40,19 +38,13 @@ def moveit_config(robot: str, use_sim_time: bool) -> dict[str, Any]:
     `use_sim_time` has to be among them (moveit2 issue 2906).
     """
 
-    def settings(name: str) -> dict[str, Any]:
-        return yaml.safe_load(resource(f"config/moveit/{robot}/{name}.yaml").read_text())
-
     return {
         "use_sim_time": use_sim_time,
-        "robot_description": urdf(robot),
-        "robot_description_semantic": resource(f"config/moveit/{robot}/{robot}.srdf").read_text(),
-        "robot_description_kinematics": settings("kinematics"),
-        "robot_description_planning": settings("joint_limits"),
+        **robot_model(robot),
         "planning_pipelines": {"pipeline_names": ["ompl"]},
-        "ompl": settings("ompl_planning"),
+        "ompl": moveit_settings(robot, "ompl_planning"),
         "plan_request_params": {"planning_pipeline": "ompl"},
-        **settings("moveit_controllers"),
+        **moveit_settings(robot, "moveit_controllers"),
     }
 
 

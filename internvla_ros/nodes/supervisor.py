@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from internvla_ros.bringup import NodeSpec, command
+from internvla_ros.node_spec import NodeSpec, command
 
 _PR_SET_PDEATHSIG = 1
 _STAGES = ((signal.SIGINT, 1.5), (signal.SIGTERM, 0.7), (signal.SIGKILL, 0.5))
@@ -27,20 +27,28 @@ class SupervisorError(RuntimeError):
 @dataclass(frozen=True)
 class ProcessSpec:
     """What to run: a short name, the command line, whether to start it again when it dies, how
-    much it gives way to the others (niceness, added to this process's own), and whether the others
-    are of no use without it."""
+    much it gives way to the others (niceness, added to this process's own), whether the others are
+    of no use without it, and whether it may end with status 0, its work done."""
 
     name: str
     command: tuple[str, ...]
     respawn: bool = False
     niceness: int = 0
     vital: bool = True
+    once: bool = False
 
 
 def processes(nodes: Sequence[NodeSpec], namespace: str) -> list[ProcessSpec]:
     """What to run for a graph in a namespace: one process a node."""
     return [
-        ProcessSpec(node.name, command(node, namespace), node.respawn, node.niceness, node.vital)
+        ProcessSpec(
+            node.name,
+            command(node, namespace),
+            node.respawn,
+            node.niceness,
+            node.vital,
+            node.once,
+        )
         for node in nodes
     ]
 
@@ -189,6 +197,8 @@ class Supervisor:
         self._forget(running)
         spec = running.spec
         ended = Ended(spec.name, running.process.returncode)
+        if spec.once and ended.status == 0:
+            return
         now = time.monotonic()
         recent = [at for at in self._starts[spec.name] if now - at < _RESTART_WINDOW]
         if spec.respawn and len(recent) <= _RESTARTS:
