@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from integration.small_release import write_release
 from policy_folder import CONFIG, safetensors, save_policy_folder
 
 from internvla_ros.bringup import (
@@ -140,21 +140,6 @@ def test_what_moves_the_arm_is_never_started_again_by_itself() -> None:
     respawned = {node.name for node in graph(Options()) if node.respawn}
     assert respawned == {"planner", "actor", "camera", "task", "markers"}
     assert not any(node.respawn for node in graph(Options(respawn=False)))
-
-
-@pytest.mark.parametrize(
-    "node",
-    graph(Options(checkpoint="/x", record="x", dashboard=True)),
-    ids=lambda node: node.name,
-)
-def test_every_parameter_is_one_of_the_node(node: NodeSpec) -> None:
-    """Names in bringup.py and in config/nodes are those that the node's module declares."""
-    source = (ROOT / "internvla_ros" / "nodes" / f"{node.executable}.py").read_text()
-    declared = set(re.findall(r"^    (\w+): \w+ = setting\(", source, re.MULTILINE))
-    content = yaml.safe_load(resource(node.parameter_file).read_text())
-    in_file = set(content["/**"]["ros__parameters"])
-    assert in_file <= declared
-    assert set(node.parameters) - {"use_sim_time"} <= declared
 
 
 def test_the_command_line_of_a_node() -> None:
@@ -296,3 +281,13 @@ def test_a_checkpoint_is_named_by_its_absolute_path(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert find_checkpoint("here") == tmp_path / "here"
+
+
+def test_released_checkpoints_pass_as_they_are(tmp_path: Path) -> None:
+    run = write_release(tmp_path / "run")
+    _, config = check("widowx_250s", run)
+    assert config.actor.chunk_size == 8
+    (run / "config.yaml").unlink()
+    (run / "config.json").unlink()
+    with pytest.raises(PreflightError, match="config"):
+        check("widowx_250s", run)
