@@ -39,6 +39,7 @@ from internvla_ros.nodes.converters import (
     rgb_to_image,
     tensor_to_array,
 )
+from internvla_ros.nodes.policy import PolicyError, statistics_for
 from internvla_ros.nodes.stamps import duration_message, seconds, time_message
 from internvla_ros.spatial.types import Box, Point, SpatialAnswer, Trace
 
@@ -221,3 +222,13 @@ def test_a_plan_through_its_message_gives_the_same_actions(dtype: str, tmp_path:
         actor.act(images, plan, unnorm_key="with_mask"),
         actor.act(images, arrived, unnorm_key="with_mask"),
     )
+
+
+def test_statistics_are_the_robots_or_the_only_ones() -> None:
+    assert statistics_for(["a", "b"], "", "b") == "b"
+    assert statistics_for(["a", "b"], "a", "b") == "a"
+    assert statistics_for(["a"], "", "b") is None
+    with pytest.raises(PolicyError, match="'unnorm_key' is 'c'; the policy has a, b"):
+        statistics_for(["a", "b"], "c", "b")
+    with pytest.raises(PolicyError, match=r"none of them the robot's \(c\)"):
+        statistics_for(["a", "b"], "", "c")

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from internvla_ros.motion.trajectory import TrajectoryError, TrajectoryFollower
 from internvla_ros.nodes.instruction import InstructionError, check_instruction
 from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, JointStateError
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.pairing import StampPairer
-from internvla_ros.motion.trajectory import TrajectoryError, TrajectoryFollower
 from internvla_ros.robots.embodiment import load_embodiment
 
 
@@ -154,7 +154,7 @@ def test_goes_straight_without_velocities() -> None:
     arm = follower()
     arm.follow(0.0, 0.0, NAMES, [(1.0, [1, 1], []), (2.0, [3, 1], [])])
     assert arm.sample(0.25)[0] == pytest.approx([0.25, 0.25])
-    assert arm.sample(1.5) [0] == pytest.approx([2.0, 1.0])
+    assert arm.sample(1.5)[0] == pytest.approx([2.0, 1.0])
     assert arm.sample(1.5)[1] == pytest.approx([2.0, 0.0])
 
 
@@ -188,9 +188,7 @@ def test_what_is_past_when_it_arrives_is_skipped() -> None:
         (NAMES, [(1.0, [0.0, 0.0], []), (1.0, [1.0, 0.0], [])], "must increase"),
     ],
 )
-def test_a_trajectory_that_cannot_be_followed(
-    names: list[str], points: Points, words: str
-) -> None:
+def test_a_trajectory_that_cannot_be_followed(names: list[str], points: Points, words: str) -> None:
     arm = follower()
     with pytest.raises(TrajectoryError, match=words):
         arm.follow(0.0, 0.0, names, points)

@@ -27,7 +27,7 @@ from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, JointStateError
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.policy import LOCAL, load_actor, views_for
+from internvla_ros.nodes.policy import LOCAL, load_actor, statistics_for, views_for
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
@@ -54,6 +54,9 @@ class ActorConfig:
     num_ddim_steps: int = setting(
         0, "denoising steps; 0: as the checkpoint says", minimum=0, maximum=100
     )
+    unnorm_key: str = setting(
+        "", "the statistics that un-normalise actions; empty: the robot's, or the only ones"
+    )
     seed: int = setting(0, "of the noise that a chunk is made from", minimum=0, maximum=2**31 - 1)
 
 
@@ -68,6 +71,9 @@ class ActorNode(Node):
             urdf(self._robot.name), self._robot.joints, self._robot.tip_frame
         )
         self._actor = load_actor(self._config.policy, self._config.checkpoint, self._config.device)
+        self._unnorm_key = statistics_for(
+            self._actor.datasets, self._config.unnorm_key, self._robot.unnorm_key
+        )
         self._reader = JointReader(self._robot)
         self._history = JointHistory()
         self._commitments = Commitments()
@@ -158,6 +164,7 @@ class ActorNode(Node):
             _points(plan, self._actor.config.actor.num_points),
             seed=self._config.seed,
             num_ddim_steps=self._config.num_ddim_steps or None,
+            unnorm_key=self._unnorm_key,
             **self._commitment(stamp),
         )[0]
         self._chunks += 1

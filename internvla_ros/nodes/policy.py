@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -51,6 +52,30 @@ def load_actor(policy: str, checkpoint: str, device: str) -> ActorPart:
     from internvla_ros.model.actor import Actor
 
     return LocalActor(Actor.from_pretrained(_named(checkpoint), device))
+
+
+def statistics_for(datasets: Sequence[str], asked: str, usual: str) -> str | None:
+    """Which of a policy's statistics un-normalise its actions; None: the only ones it has.
+
+    Args:
+        datasets: names of all there are.
+        asked: the user's choice, "" for none.
+        usual: the robot's own.
+
+    Raises:
+        PolicyError: what was asked for is not there, or there is no telling which.
+    """
+    known = ", ".join(datasets)
+    if asked and asked not in datasets:
+        raise PolicyError(f"parameter 'unnorm_key' is '{asked}'; the policy has {known}")
+    if asked or usual in datasets:
+        return asked or usual
+    if len(datasets) == 1:
+        return None
+    raise PolicyError(
+        f"the policy has statistics for {known}, none of them the robot's ({usual}): choose one "
+        "with parameter 'unnorm_key'"
+    )
 
 
 def _named(checkpoint: str) -> str:

@@ -24,7 +24,8 @@ def find_checkpoint(given: str) -> Path:
         PreflightError: there is none.
     """
     if given:
-        return Path(given).expanduser().absolute()
+        path = Path(given).expanduser()
+        return path.absolute() if path.exists() or "/" not in given else _fetched(given)
     try:
         return resource(DEFAULT_CHECKPOINT)
     except ResourceError as error:
@@ -33,10 +34,25 @@ def find_checkpoint(given: str) -> Path:
         ) from error
 
 
+def _fetched(name: str) -> Path:
+    """The local copy of a repository on the Hugging Face hub; any other path as it is."""
+    from internvla_ros.model.hub import CheckpointError, download, is_repository
+
+    if not is_repository(name):
+        return Path(name).expanduser().absolute()
+    try:
+        return download(name)
+    except CheckpointError as error:
+        raise PreflightError(
+            f"there is no folder {name}, and the hub does not give it: {error}"
+        ) from error
+
+
 def check(robot: str, checkpoint: Path) -> tuple[Embodiment, PolicyConfig]:
     """The robot and the policy's configuration, which must fit each other.
 
-    Reads no weights, only that their file is whole.
+    Reads no weights, only that their file is whole. A checkpoint in the released layout, or in
+    shards, is read as the policy itself reads it.
 
     Raises:
         EmbodimentError: the robot is unknown or its file is wrong.
@@ -44,8 +60,12 @@ def check(robot: str, checkpoint: Path) -> tuple[Embodiment, PolicyConfig]:
         PreflightError: the checkpoint is missing, incomplete or corrupt, or needs other cameras.
     """
     embodiment = load_embodiment(robot)
-    if not checkpoint.is_dir():
+    if not checkpoint.exists():
         raise PreflightError(f"no checkpoint folder at {checkpoint}")
+    if checkpoint.suffix == ".pt" or (checkpoint / "checkpoints").is_dir() or _sharded(checkpoint):
+        config = _read_whole(checkpoint)
+        _check_cameras(embodiment, config, f"in {checkpoint}")
+        return embodiment, config
     missing = [name for name in _FILES if not (checkpoint / name).is_file()]
     if missing:
         raise PreflightError(f"{checkpoint} is not a checkpoint: it lacks {', '.join(missing)}")
@@ -83,6 +103,20 @@ def check_policy(robot: str, policy: str, checkpoint: str) -> str:
     with PolicyClient(policy, patience=_SERVER_PATIENCE) as client:
         _check_cameras(load_embodiment(robot), client.config, f"at {policy}")
     return ""
+
+
+def _sharded(checkpoint: Path) -> bool:
+    return (checkpoint / "model.safetensors.index.json").is_file()
+
+
+def _read_whole(checkpoint: Path) -> PolicyConfig:
+    """The configuration, after everything but the weights was read; takes seconds to import."""
+    from internvla_ros.model.checkpoint import CheckpointError, read_checkpoint
+
+    try:
+        return read_checkpoint(checkpoint).config
+    except CheckpointError as error:
+        raise PreflightError(str(error)) from error
 
 
 def _check_cameras(embodiment: Embodiment, config: PolicyConfig, where: str) -> None:

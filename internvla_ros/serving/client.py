@@ -78,6 +78,7 @@ class PolicyClient:
         self._pause, self._not_before = 0.0, 0.0
         self._fingerprint: str | None = None
         self._config: PolicyConfig | None = None
+        self._datasets: tuple[str, ...] = ()
         self.metadata: Mapping[str, Any] = {}
         """What the server said of itself when the connection was made."""
 
@@ -157,11 +158,19 @@ class PolicyClient:
         """Of the policy; asked for once."""
         return self._config or self.ask_for_config()
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the statistics that the policy can un-normalise with."""
+        if self._config is None:
+            self.ask_for_config()
+        return self._datasets
+
     def ask_for_config(self) -> PolicyConfig:
         """Have the server describe its policy."""
         data = self.request("internvla/describe", {})
         try:
             self._config = PolicyConfig.from_dict(json.loads(data["config"]), source=self.url)
+            self._datasets = tuple(map(str, data["statistics"]))
         except (KeyError, TypeError, ValueError, ConfigError) as error:
             raise ServerError(f"{self.url} describes its policy in an unknown way") from error
         return self._config

@@ -55,6 +55,11 @@ class ActorPart(Protocol):
         """Of the policy."""
         ...
 
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the statistics that the policy can un-normalise with."""
+        ...
+
     def act(
         self,
         images: Sequence[Views],
@@ -111,6 +116,11 @@ class LocalActor:
     def config(self) -> PolicyConfig:
         """Of the policy."""
         return self._actor.config
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the statistics that the policy can un-normalise with."""
+        return tuple(self._actor.statistics)
 
     def act(
         self,
