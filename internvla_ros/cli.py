@@ -71,7 +71,8 @@ class HelpFormatter(argparse.HelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help
         default = action.default
-        says_nothing = default is None or isinstance(default, bool) or default in ("", argparse.SUPPRESS)
+        silent = ("", argparse.SUPPRESS)
+        says_nothing = default is None or isinstance(default, bool) or default in silent
         if not text or says_nothing or not action.option_strings or "default" in text:
             return text
         return f"{text} (default: %(default)s)"
