@@ -38,6 +38,8 @@ PATIENCE = 60  # steps in which a motion must arrive
 STALL_STEPS = 8
 STALL = 0.003  # moved in as many steps: something is in the way
 FINGER_REACH = 0.05  # from the tip to the outer side of an open finger
+HAND_REACH = 0.105  # from its middle to the ends of the hand, along the fingers' motion
+HAND_HEIGHT = 0.06  # of the hand's lower side over the tip
 ROOM = 0.02  # around the fingers; more is no better
 POSITION_GAIN = 1.0
 ROTATION_GAIN = 0.6
@@ -54,11 +56,13 @@ class ExpertError(ValueError):
 class Grasp:
     """Where the tip is to be, relative to the object's position [3], and how the hand is turned.
 
-    `yaw` is the angle from world y to the direction in which the fingers close, rad.
+    `yaw` is the angle from world y to the direction in which the fingers close, rad. `at_rim`: the
+    fingers close on a wall of the object, not on the whole of it.
     """
 
     offset: Array
     yaw: float
+    at_rim: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _rim_grasps(middle: Array, high: Array, height: float) -> list[Grasp]:
     for angle in np.arange(PLACES) * 2.0 * np.pi / PLACES:
         direction = np.array([-np.sin(angle), np.cos(angle)])
         place = np.array([*(middle[:2] + radius * direction), height])
-        found.append(Grasp(place, _folded(angle)))
+        found.append(Grasp(place, _folded(angle), at_rim=True))
     return found
 
 
@@ -184,9 +188,18 @@ class Expert:
         """The next grasp to try: with room for the fingers, then with the least turn."""
         pick = self.goal.pick
         found = grasps(self._extents[pick], state["rotations"][pick])
-        rooms = [_room(state["positions"][pick] + g.offset, g.yaw, self._obstacles) for g in found]
+        rooms = [self._room_of(grasp, state["positions"][pick]) for grasp in found]
         order = sorted(range(len(found)), key=lambda i: (-rooms[i], abs(found[i].yaw)))
         return found[order[self._attempt % len(found)]]
+
+    def _room_of(self, grasp: Grasp, position: Array) -> float:
+        """Room for the fingers, and at a rim, where the hand stands out to a side, for the hand."""
+        tip = position + grasp.offset
+        room = _room(tip - [0.0, 0.0, FLOOR_GAP], grasp.yaw, FINGER_REACH, self._obstacles)
+        if not grasp.at_rim:
+            return room
+        hand = np.add(tip, [0.0, 0.0, HAND_HEIGHT])
+        return min(room, _room(hand, grasp.yaw, HAND_REACH, self._obstacles))
 
     def _outline(self, name: str, state: Mapping[str, Any]) -> Array:
         return outline(self._extents[name], state["rotations"][name]) + state["positions"][name]
@@ -262,19 +275,21 @@ class Expert:
 _NEXT = {"hover": "descend", "descend": "close", "lift": "carry", "carry": "lower", "lower": "open"}
 
 
-def _room(place: Array, yaw: float, obstacles: Mapping[str, Array]) -> float:
-    """Distance from the lower ends of the open fingers to k boxes, 0..ROOM, m.
+def _room(middle: Array, yaw: float, reach: float, obstacles: Mapping[str, Array]) -> float:
+    """Distance from a line and its ends to k boxes, 0..ROOM, m.
 
     Args:
-        place: [3], where the tip would be.
-        yaw: as in Grasp.
+        middle: [3], of the line.
+        yaw: its direction, as in Grasp.
+        reach: from its middle to its ends.
         obstacles: "centres" [k, 3], "axes" [k, 3, 3] (columns) and half "sizes" [k, 3].
     """
     along = np.array([-np.sin(yaw), np.cos(yaw), 0.0])
     least = ROOM
-    for side in (-FINGER_REACH, 0.0, FINGER_REACH):
-        spot = place + side * along - [0.0, 0.0, FLOOR_GAP]
-        local = np.einsum("ki,kij->kj", spot - obstacles["centres"], obstacles["axes"])
+    for side in (-reach, 0.0, reach):
+        local = np.einsum(
+            "ki,kij->kj", middle + side * along - obstacles["centres"], obstacles["axes"]
+        )
         gaps = np.linalg.norm(np.maximum(np.abs(local) - obstacles["sizes"], 0.0), axis=1)
         least = min([least, *gaps])
     return float(least)

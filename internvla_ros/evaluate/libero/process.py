@@ -54,6 +54,11 @@ class WorkerProcess:
         assert self._process.stdout is not None
         return self._process.stdout.fileno()
 
+    @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self._process.pid
+
     def send(self, op: str, **arguments: Any) -> None:
         """Tell it to do something; raises LiberoError when it has ended."""
         assert self._process.stdin is not None
