@@ -76,6 +76,40 @@ def test_no_wish_breaks_a_limit(name: str, seed: int, cycles: int) -> None:
     assert guard.stop.duration == 0.0
 
 
+@given(st.sampled_from(sorted(ROBOTS)), st.integers(0, 2**32 - 1))
+@settings(max_examples=30, deadline=None)
+def test_what_is_entered_is_safe_by_measure_too(name: str, seed: int) -> None:
+    """Whatever the guard takes for proven: every moment of every stop, looked at without bounds.
+
+    What is worse than allowed must be no worse than it was in the state before.
+    """
+    robot, guard = ROBOTS[name], guard_of(ROBOTS[name])
+    lower, upper = robot.workspace
+
+    def outside(q: Array) -> float:
+        tip = KINEMATICS[name].forward(q).position
+        return float(np.maximum(lower - tip, tip - upper).max())
+
+    def excess(q: Array, v: Array) -> float:
+        twist = KINEMATICS[name].jacobian(q) @ v
+        shift, turn = np.linalg.norm(twist[:3]), np.linalg.norm(twist[3:])
+        return float(max(shift / robot.tip_limits.speed, turn / robot.tip_limits.turn))
+
+    for wish in wishes_of(robot, seed):
+        for _ in range(8):
+            before = guard.state
+            if guard.move(wish, 1.0 / robot.control_rate, Reasons()):
+                continue
+            stop, now = guard.stop, excess(before.positions, before.velocities)
+            shares = [1.0] + [1.1] * (len(stop.times) - 1)
+            room = min(0.0, ROOM[name](before.positions))
+            edge = max(EDGE, outside(before.positions))
+            for q, v, share in zip(stop.positions, stop.velocities, shares, strict=True):
+                assert ROOM[name](q) >= room - 1e-5
+                assert outside(q) <= edge + 1e-9
+                assert excess(q, v) <= max(share, now) + 1e-9
+
+
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20, deadline=None)
 def test_joints_slow_down_towards_the_ends_of_their_range(seed: int) -> None:
