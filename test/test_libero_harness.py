@@ -248,11 +248,11 @@ def test_the_other_python_gets_none_of_this_ones_variables(
 def test_an_environment_that_cannot_be_made_is_one_clear_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(environment, "PINS", ("no-such-package-anywhere==0.0",))
-    monkeypatch.setenv("PIP_INDEX_URL", (tmp_path / "no index").as_uri())
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(sys, "_base_executable", "/bin/false")
     said: list[str] = []
-    with pytest.raises(environment.LiberoSetupError, match="could not be made"):
+    with pytest.raises(
+        environment.LiberoSetupError, match="could not be made: '/bin/false -m venv"
+    ):
         environment.ensure(tmp_path / "libero", said.append)
     assert len(said) == 1 and str(tmp_path / "libero") in said[0]
     assert not environment.is_ready(tmp_path / "libero")

@@ -10,7 +10,6 @@ from typing import Any
 
 from tqdm import tqdm
 
-from internvla_ros.control.ensemble import METHODS
 from internvla_ros.evaluate.libero import environment
 from internvla_ros.evaluate.libero.conventions import CAMERAS, ENSEMBLE_HORIZON, SEED, SUITES
 from internvla_ros.evaluate.libero.harness import Evaluation, LiberoPlan
@@ -21,6 +20,8 @@ from internvla_ros.evaluate.markdown import task_table
 from internvla_ros.evaluate.policies import fingerprint
 
 INTERRUPTED = 130
+BLENDS = ("latest", "temporal", "adaptive")
+"""Ways of blending that need no more than chunks, see `control.ensemble`."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,16 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="'expert', a checkpoint folder, or a policy server's ws://HOST:PORT",
     )
     parser.add_argument("--trials", type=int, default=10, help="initial states of each task")
-    parser.add_argument(
-        "--tasks", type=_numbers, default=(), metavar="N,N", help="numbers of tasks; none: all"
-    )
+    parser.add_argument("--tasks", type=_numbers, metavar="N,N", help="numbers of tasks; none: all")
     parser.add_argument("--seed", type=int, default=SEED, help="of what LIBERO draws")
     parser.add_argument("--workers", type=int, default=1, help="LIBERO processes")
     parser.add_argument("--batch", type=int, default=1, help="trials decided about at once")
     parser.add_argument(
         "--execute", type=int, default=1, help="steps of a chunk before the next one is asked for"
     )
-    parser.add_argument("--blend", choices=METHODS, help="of chunks; none: the released client's")
+    parser.add_argument("--blend", choices=BLENDS, help="of chunks; none: the released client's")
     parser.add_argument("--horizon", type=int, default=ENSEMBLE_HORIZON, help="chunks blended")
     parser.add_argument("--out", metavar="DIR", help="for results; none: runs/libero_SUITE")
     parser.add_argument("--resume", action="store_true", help="go on with what --out holds")
@@ -107,7 +106,7 @@ def _plan(args: argparse.Namespace) -> LiberoPlan:
         suite=args.suite,
         out=Path(args.out or f"runs/libero_{args.suite}"),
         trials=args.trials,
-        tasks=args.tasks,
+        tasks=args.tasks or (),
         seed=args.seed,
         execute=args.execute,
         blend=blend,
