@@ -16,12 +16,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from launch_path import lack_of_launch, launch_environment
 from policy_folder import save_policy_folder
 
 from internvla_ros.bringup import Options, gazebo_graph, graph, moveit_graph
@@ -38,33 +38,15 @@ PATIENCE = 60.0  # s for anything that should happen
 Graph = Callable[[Options], Sequence[NodeSpec]]
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Where launch and launch_ros are found."""
-    path = [os.environ.get("INTERNVLA_LAUNCH_PATH", ""), os.environ.get("PYTHONPATH", "")]
-    joined = os.pathsep.join(filter(None, [*path, str(ROOT)]))
-    return {**os.environ, "PYTHONPATH": joined, **more}
-
-
-@cache
-def has_launch() -> bool:
-    code = "import launch.actions, launch_ros.actions"
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment(), capture_output=True, text=True
-    )
-    return done.returncode == 0
-
-
-needs_launch = pytest.mark.skipif(
-    not has_launch(),
-    reason="launch and launch_ros are not here: a full ROS 2 has them, or INTERNVLA_LAUNCH_PATH",
-)
+LACK = lack_of_launch("launch.actions", "launch_ros.actions")
+needs_launch = pytest.mark.skipif(bool(LACK), reason=LACK)
 
 
 def ros2_launch(file: str, *words: str, **more: str) -> subprocess.Popen[str]:
     runner = str(FOLDER / "run_launch_file.py")
     return subprocess.Popen(
         [sys.executable, runner, str(ROOT / "launch" / f"{file}.launch.py"), *words],
-        env=environment(**more),
+        env=launch_environment(**more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

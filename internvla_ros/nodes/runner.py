@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
 from types import FrameType
+from typing import NoReturn
 
 import rclpy
 from rclpy.executors import Executor, SingleThreadedExecutor
@@ -37,6 +39,20 @@ class _Signals:
 
 
 def run(
+    make: Callable[[], Node], args: list[str] | None = None, *, coroutines: bool = False
+) -> NoReturn:
+    """Run a node as `serve` does and end the process with its status, at once.
+
+    Python takes seconds to undo torch's modules on a busy machine, and a signal in that time kills
+    it; nothing is left to do there.
+    """
+    status = serve(make, args, coroutines=coroutines)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def serve(
     make: Callable[[], Node], args: list[str] | None = None, *, coroutines: bool = False
 ) -> int:
     """Initialise ROS, make the node, spin it until a signal comes, and clean up.
