@@ -61,8 +61,12 @@ class Client:
         deadline = time.monotonic() + patience
         while not condition():
             assert time.monotonic() < deadline, f"waited {patience} s for {what} in vain"
-            self._poll()
-            self._executor.spin_once(timeout_sec=0.05)
+            self.turn()
+
+    def turn(self) -> None:
+        """Work for a moment."""
+        self._poll()
+        self._executor.spin_once(timeout_sec=0.05)
 
     def wait_until_ready(self) -> None:
         """Until every node of the graph is there and the arm knows its joints."""
