@@ -8,7 +8,7 @@ from typing import Any
 
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
@@ -20,11 +20,6 @@ from internvla_ros.nodes.stamps import seconds
 from internvla_ros.robots.embodiment import Embodiment
 
 _TF = QoSProfile(depth=100, reliability=ReliabilityPolicy.RELIABLE)
-_TF_STATIC = QoSProfile(
-    depth=1,
-    reliability=ReliabilityPolicy.RELIABLE,
-    durability=DurabilityPolicy.TRANSIENT_LOCAL,
-)
 
 
 def transforms_type() -> Any:
@@ -63,7 +58,7 @@ class RobotState:
         if self._message is None:
             node.get_logger().info("tf2_msgs is not installed: frames are not published")
             return
-        self._static_out = node.create_publisher(self._message, "/tf_static", _TF_STATIC)
+        self._static_out = node.create_publisher(self._message, "/tf_static", LATCHED)
         self._static_out.publish(self._message(transforms=self._still(robot)))
         if links:
             self._moving_out = node.create_publisher(self._message, "/tf", _TF)

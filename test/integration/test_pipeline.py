@@ -42,7 +42,7 @@ def test_generate_train_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert metrics.st_size > 0
 
     policy, report = runs / "stage2" / "checkpoint", tmp_path / "report.json"
-    assert internvla("checkpoint", policy) == 0
+    assert internvla("checkpoint", "inspect", policy) == 0
     grounding = ("--data", data, "--frames", 4, "--json", report)
     assert internvla("evaluate", "grounding", "--policy", policy, *grounding) == 0
     assert json.loads(report.read_text())["complete"]

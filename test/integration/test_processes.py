@@ -26,6 +26,7 @@ from internvla_ros.nodes.qos import SENSOR_OUT
 pytestmark = pytest.mark.integration
 
 NODES = ["actor", "arm", "camera", "planner", "sim", "task"]
+UP = [*NODES, "markers"]
 
 
 def internvla(*arguments: str, **options: object) -> subprocess.Popen[str]:
@@ -71,7 +72,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_up_leaves_no_orphan_however_it_ends(checkpoint: Path, number: signal.Signals) -> None:
     up = internvla("up", "--checkpoint", str(checkpoint))
     assert up.stdout is not None
-    wait_for(lambda: len(children(up.pid)) == len(NODES), 60.0, "the processes")
+    wait_for(lambda: len(children(up.pid)) == len(UP), 60.0, "the processes")
     started = children(up.pid)
     if number is signal.SIGTERM:  # when one of them is well under way
         for line in up.stdout:
@@ -87,7 +88,7 @@ def test_up_leaves_no_orphan_however_it_ends(checkpoint: Path, number: signal.Si
 
 def test_up_ends_when_a_node_dies_for_good(checkpoint: Path) -> None:
     up = internvla("up", "--no-respawn", "--checkpoint", str(checkpoint))
-    wait_for(lambda: len(children(up.pid)) == len(NODES), 60.0, "the processes")
+    wait_for(lambda: len(children(up.pid)) == len(UP), 60.0, "the processes")
     started = children(up.pid)
     os.kill(started[2], signal.SIGKILL)
     output, _ = up.communicate(timeout=30.0)
