@@ -68,6 +68,16 @@ def test_what_is_not_vital_may_end() -> None:
         assert list(supervisor.pids()) == ["a"]
 
 
+@pytest.mark.parametrize("status", [0, 4])
+def test_what_has_one_thing_to_do_may_end_but_not_fail(status: int) -> None:
+    code = f"raise SystemExit({status})"
+    once = ProcessSpec("b", (PYTHON, "-S", "-c", code), once=True)
+    with Supervisor([once, python("a", SLEEPER)], Heard()) as supervisor:
+        supervisor.start()
+        wait_for(lambda: list(supervisor.pids()) == ["a"], supervisor)
+        assert supervisor.ended == ([Ended("b", 4)] if status else [])
+
+
 def test_passes_on_lines_and_notes_who_ended() -> None:
     heard = Heard()
     code = "import sys; print('one'); print('two', file=sys.stderr); sys.exit(3)"
