@@ -15,6 +15,7 @@ from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_msgs.msg import Bool, Header
 from trajectory_msgs.msg import JointTrajectory
 
+from internvla_ros.motion.trajectory import TrajectoryError
 from internvla_ros.nodes.converters import camera_info, rgb_to_image
 from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.instruction import MAX_LENGTH
@@ -23,7 +24,6 @@ from internvla_ros.nodes.qos import CLOCK, EVENTS, LATCHED, SENSOR_OUT
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.sim_robot import Points, SimRobot
 from internvla_ros.nodes.stamps import seconds, time_message
-from internvla_ros.motion.trajectory import TrajectoryError
 from internvla_ros.robots.embodiment import CameraSpec, load_embodiment
 from internvla_ros.srv import ResetScene
 

@@ -69,6 +69,7 @@ class ActorPart(Protocol):
         *,
         seed: int = 0,
         num_ddim_steps: int | None = None,
+        unnorm_key: str | None = None,
         previous: NDArray[np.float64] | None = None,
         frozen: int = 0,
     ) -> NDArray[np.float64]:
