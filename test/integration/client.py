@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import pytest
 import rclpy
 from internvla_ros.action import ExecuteInstruction
 from internvla_ros.msg import ActionChunk, ExecutionState, Plan, SpatialPrediction
@@ -56,11 +57,18 @@ class Client:
         self.joints = np.array(message.position[:6])
         self.time = seconds(message.header.stamp)
 
-    def wait(self, condition: Callable[[], bool], patience: float, what: str) -> None:
-        """Work until a condition holds."""
+    def wait(
+        self,
+        condition: Callable[[], bool],
+        patience: float,
+        what: str,
+        found: Callable[[], object] = str,
+    ) -> None:
+        """Work until a condition holds; what was `found` instead is said when it does not."""
         deadline = time.monotonic() + patience
         while not condition():
-            assert time.monotonic() < deadline, f"waited {patience} s for {what} in vain"
+            if time.monotonic() > deadline:
+                pytest.fail(f"waited {patience} s for {what} in vain {found()}")
             self.turn()
 
     def turn(self) -> None:

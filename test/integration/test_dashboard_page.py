@@ -223,6 +223,7 @@ def test_pausing_and_what_others_see(running: Graph, browser: Browser) -> None:
     wait_for_page(running, tabs[0])  # in front again
     handle = client.send(instruction)
     wait_for(running, tabs[0], shows(instruction), "the instruction of somebody else's goal")
+    client.wait_for_state(ExecutionState.RUNNING)  # an arm that never moved would stay idle
     wait_for(running, tabs[0], f"!({button('Pause')}).disabled", "the button to pause")
     tabs[0].click(button("Pause"))
     client.result(handle)

@@ -68,8 +68,17 @@ class Watch:
         return (
             self.joints.keys() == self.states.keys() == set(SIDES)
             and not any(state.reason for state in self.states.values())
-            and len(self.client.node.get_node_names_and_namespaces()) == 2 * len(NODES) + 1
+            and self.nodes() >= {(node, f"/{side}") for node in NODES for side in SIDES}
         )
+
+    def nodes(self) -> set[tuple[str, str]]:
+        """Names and namespaces of the nodes that are seen."""
+        return set(self.client.node.get_node_names_and_namespaces())
+
+    def found(self) -> dict[str, object]:
+        """What has been heard so far."""
+        reasons = {side: state.reason for side, state in self.states.items()}
+        return {"joints": list(self.joints), "arms": reasons, "nodes": sorted(self.nodes())}
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +96,7 @@ def arms() -> Iterator[Watch]:
         client = Client(poll)
         try:
             watch = Watch(client)
-            client.wait(watch.ready, 120.0, "both arms")
+            client.wait(watch.ready, 120.0, "both arms", watch.found)
             yield watch
         finally:
             client.close()
