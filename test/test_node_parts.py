@@ -82,6 +82,7 @@ def test_joints_are_found_by_name() -> None:
     names = [*reversed(robot.joints), "other", *robot.gripper.joints]
     positions = [*reversed(range(6)), 9.0, robot.gripper.open, -1.0]
     reading = JointReader(robot).read(1.0, names, positions)
+    assert reading is not None
     assert reading.positions.tolist() == [0, 1, 2, 3, 4, 5]
     assert reading.gripper == 1.0
 
@@ -96,6 +97,19 @@ def test_a_joint_state_that_lacks_something() -> None:
         reader.read(1.0, names, [0.0] * 3)
     with pytest.raises(JointStateError, match="not finite"):
         reader.read(1.0, names, [float("nan")] * 8)
+
+
+def test_a_gripper_may_tell_of_its_finger_by_itself() -> None:
+    robot = load_embodiment("franka_fr3")
+    reader, arm, finger = JointReader(robot), robot.ready.tolist(), robot.gripper.joints[0]
+    with pytest.raises(JointStateError, match=f"lacks {finger}; it has fr3_joint1"):
+        reader.read(1.0, robot.joints, arm)
+    assert reader.read(1.1, [finger], [robot.gripper.open]) is None
+    reading = reader.read(1.2, robot.joints, arm)
+    assert reading is not None
+    assert (reading.stamp, reading.gripper) == (1.2, 1.0)
+    with pytest.raises(JointStateError, match="lacks fr3_joint7"):
+        reader.read(1.3, robot.joints[:-1], arm[:-1])
 
 
 def test_a_joint_history_finds_the_nearest() -> None:

@@ -118,7 +118,8 @@ class ActorNode(Node):
         except JointStateError as error:
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
             return
-        self._history.add(reading)
+        if reading is not None:
+            self._history.add(reading)
 
     def _on_views(self, views: CameraViews) -> None:
         now = seconds(self.get_clock().now().to_msg())

@@ -133,8 +133,9 @@ class ArmNode(Node):
         except JointStateError as error:
             self.get_logger().error(str(error), throttle_duration_sec=5.0)
             return
-        self._gripper_measured = reading.gripper
-        self._arm.joints(reading, self._now())
+        if reading is not None:
+            self._gripper_measured = reading.gripper
+            self._arm.joints(reading, self._now())
 
     def _on_instruction(self, message: String) -> None:
         self._arm.instruct(message.data.strip(), self._now())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,40 +26,50 @@ class JointReading:
 
 
 class JointReader:
-    """Picks a robot's joints out of a joint state, whatever their order."""
+    """Picks a robot's joints out of joint states, whatever their order.
+
+    The arm's joints come in one message; the finger in the same or, where a gripper has a driver of
+    its own, in another on the same topic.
+    """
 
     def __init__(self, embodiment: Embodiment) -> None:
-        self._arm = embodiment.joints
+        self._arm = list(embodiment.joints)
         self._gripper = embodiment.gripper
-        self._names: list[str] = []
-        self._indices: list[int] = []
+        self._finger = embodiment.gripper.joints[0]
+        self._opening: float | None = None
 
-    def read(self, stamp: float, names: Sequence[str], positions: Sequence[float]) -> JointReading:
+    def read(
+        self, stamp: float, names: Sequence[str], positions: Sequence[float]
+    ) -> JointReading | None:
         """One reading from a joint state's `names` and `positions` (rad; m for the fingers).
+
+        None: the message holds the finger alone, which is remembered for the arm's next one.
 
         Raises:
             JointStateError: a joint of the arm or the gripper is missing, or is not finite.
         """
-        if list(names) != self._names:
-            self._indices = self._find(list(names))
-            self._names = list(names)
         if len(positions) < len(names):
             raise JointStateError(
                 f"joint state has {len(names)} names and {len(positions)} positions"
             )
-        values = np.array([positions[index] for index in self._indices], dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise JointStateError("joint state has positions that are not finite")
-        return JointReading(stamp, values[:-1], self._gripper.opening(float(values[-1])))
-
-    def _find(self, names: list[str]) -> list[int]:
-        wanted = [*self._arm, self._gripper.joints[0]]
-        missing = [name for name in wanted if name not in names]
-        if missing:
+        found = dict(zip(names, positions, strict=False))
+        if self._finger in found:
+            self._opening = self._gripper.opening(self._finite(found, [self._finger])[0])
+            if not any(name in found for name in self._arm):
+                return None
+        missing = [name for name in self._arm if name not in found]
+        missing += [self._finger] if self._opening is None else []
+        if missing or self._opening is None:
             raise JointStateError(
                 f"joint state lacks {', '.join(missing)}; it has {', '.join(names) or 'no joints'}"
             )
-        return [names.index(name) for name in wanted]
+        return JointReading(stamp, self._finite(found, self._arm), self._opening)
+
+    def _finite(self, found: Mapping[str, float], names: Sequence[str]) -> NDArray[np.float64]:
+        values = np.array([found[name] for name in names], dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise JointStateError("joint state has positions that are not finite")
+        return values
 
 
 class JointHistory:

@@ -222,9 +222,12 @@ class MarkerNode(Node):
         self._state_out.joints(message)
         try:
             stamp = seconds(message.header.stamp)
-            self._history.add(self._reader.read(stamp, message.name, message.position))
+            reading = self._reader.read(stamp, message.name, message.position)
         except JointStateError as error:
             self._complain(str(error))
+            return
+        if reading is not None:
+            self._history.add(reading)
 
     def _on_views(self, views: CameraViews) -> None:
         if not self._limit.ready(seconds(views.header.stamp)):

@@ -185,7 +185,8 @@ class MeasuredTip:
     def _on_joints(self, message: JointState) -> None:
         # A state that cannot be read is what the arm node itself complains of.
         with contextlib.suppress(JointStateError):
-            self._joints = self._reader.read(0.0, message.name, message.position).positions
+            reading = self._reader.read(0.0, message.name, message.position)
+            self._joints = self._joints if reading is None else reading.positions
 
 
 class _Motion:
