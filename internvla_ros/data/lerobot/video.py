@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import cast
@@ -40,7 +41,9 @@ def encode(path: Path, images: NDArray[np.uint8], fps: float) -> None:
     os.replace(temporary, path)
 
 
-def decode(path: Path, frames: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def decode(
+    path: Path, frames: int, size: tuple[int, int] | None = None, start: float | None = None
+) -> NDArray[np.uint8]:
     """Decode exactly `frames` frames to uint8[T, h, w, 3] RGB.
 
     Args:
@@ -48,36 +51,68 @@ def decode(path: Path, frames: int, size: tuple[int, int] | None = None) -> NDAr
         frames: how many frames it must have.
         size: (width, height) to resize to by area averaging, whatever the aspect ratio; None
             keeps the stored size.
+        start: as in `stream`.
+
+    Raises:
+        DatasetError: the video is missing, damaged, or has another number of frames.
+    """
+    images: NDArray[np.uint8] | None = None
+    for number, image in enumerate(stream(path, frames, start)):
+        if images is None:
+            width, height = size or (image.shape[1], image.shape[0])
+            images = np.empty((frames, height, width, 3), np.uint8)
+        _store(image, images[number])
+    assert images is not None, "an episode has frames"
+    return images
+
+
+def stream(path: Path, frames: int, start: float | None = None) -> Iterator[NDArray[np.uint8]]:
+    """Decode frame by frame: exactly `frames` times uint8[h, w, 3] RGB.
+
+    Args:
+        path: the video.
+        frames: how many frames to give, >= 1.
+        start: seconds into the file where the first of them is, in a file of many episodes;
+            None: the file holds these frames and no others.
 
     Raises:
         DatasetError: the video is missing, damaged, or has another number of frames.
     """
     if not path.is_file():
         raise DatasetError(f"{path} does not exist")
-    images: NDArray[np.uint8] | None = None
-    count = 0
     converter = VideoReformatter()  # one for all frames: it keeps its tables between them
+    count = 0
     try:
         with av.open(str(path)) as container:
-            stream = container.streams.video[0]
-            stream.thread_type = "NONE"
-            for frame in container.decode(stream):
-                image = cast(
-                    NDArray[np.uint8], converter.reformat(frame, format="rgb24").to_ndarray()
-                )
-                if images is None:
-                    width, height = size or (image.shape[1], image.shape[0])
-                    images = np.empty((frames, height, width, 3), np.uint8)
-                if count < frames:
-                    _store(image, images[count])
+            for frame in _frames_from(container, start):
                 count += 1
+                if count <= frames:
+                    image = converter.reformat(frame, format="rgb24").to_ndarray()
+                    yield cast(NDArray[np.uint8], image)
+                if count == frames and start is not None:
+                    return
     except (av.FFmpegError, IndexError) as error:
         raise DatasetError(
             f"{path} is damaged after {count} of {frames} frames: {error}"
         ) from error
-    if images is None or count != frames:
+    if count != frames:
         raise DatasetError(f"{path} has {count} frames where its episode has {frames}")
-    return images
+
+
+def _frames_from(
+    container: av.container.InputContainer, start: float | None
+) -> Iterator[av.VideoFrame]:
+    """The frames from `start` seconds on."""
+    video = container.streams.video[0]
+    video.thread_type = "NONE"
+    if start is None:
+        yield from container.decode(video)
+        return
+    half = 0.5 / float(video.average_rate or 1)
+    container.seek(max(0, int((start - half) / float(video.time_base or 1))), stream=video)
+    for frame in container.decode(video):
+        if frame.time is not None and frame.time >= start - half:
+            yield frame
 
 
 def _store(image: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
