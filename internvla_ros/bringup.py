@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from internvla_ros import external_nodes
+from internvla_ros import external_nodes, real_hardware
 from internvla_ros.node_spec import NodeSpec, ParameterValue, command, program
 from internvla_ros.resources import PACKAGE, resource
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
@@ -75,8 +75,21 @@ class Options:
     namespace: str = option("", "of all nodes, e.g. /left")
     hardware: str = option(
         "none",
-        "ros2_control hardware to start here: mock, real or the name of a plugin; none: it runs "
-        "elsewhere",
+        "what moves the robot and is to be started here: ros2_control with mock, real (the "
+        "maker's plugin) or the name of a plugin; libfranka or trossen_arm without it; none: it "
+        "runs elsewhere",
+    )
+    robot_ip: str = option(
+        "", "address of the robot's control unit, for hardware that needs it", metavar="ADDRESS"
+    )
+    arm_controller: str = option(
+        "arm_controller", "name of the arm's joint_trajectory_controller", metavar="NAME"
+    )
+    gripper_action: str = option(
+        "",
+        "name of the gripper's GripperCommand action, as franka_gripper/gripper_action; "
+        "default: the gripper has a trajectory controller, or the hardware's own action",
+        metavar="NAME",
     )
     use_sim_time: str = option("auto", "follow /clock; auto: when a simulator is started", CLOCKS)
     seed: int = option(0, "of the first scene and of the policy")
@@ -177,10 +190,28 @@ def _check(options: Options) -> None:
             f"hardware '{options.hardware}' with sim '{options.sim}': a robot is real, mocked or "
             "simulated; choose sim none"
         )
-    if options.motion == "moveit" and options.sim == "mujoco":
+    own_driver = options.hardware in real_hardware.DRIVERS
+    if options.motion == "moveit" and (options.sim == "mujoco" or own_driver):
         raise BringupError(
-            "motion 'moveit' needs a controller that executes FollowJointTrajectory, which the "
-            "simulator mujoco is not; choose sim gazebo, or sim none with hardware mock"
+            "motion 'moveit' needs a controller that executes FollowJointTrajectory, which "
+            f"{'the driver ' + options.hardware if own_driver else 'the simulator mujoco'} is "
+            "not; choose sim gazebo, or sim none with hardware mock or real"
+        )
+    _check_address(options)
+
+
+def _check_address(options: Options) -> None:
+    robot, hardware = load_embodiment(options.robot), options.hardware
+    needed = hardware != "none" and real_hardware.needs_address(robot, hardware)
+    if needed and not options.robot_ip:
+        raise BringupError(
+            f"hardware '{hardware}' of {robot.name} needs the address of its control unit: "
+            "give robot_ip, as internvla up --robot-ip 172.16.0.2 or robot_ip:=172.16.0.2"
+        )
+    if options.robot_ip and not needed:
+        raise BringupError(
+            f"robot_ip is '{options.robot_ip}', but hardware '{hardware}' of {robot.name} has no "
+            "address; it is for hardware real of a Franka, libfranka and trossen_arm"
         )
 
 
@@ -189,15 +220,28 @@ def _own(options: Options) -> Iterator[NodeSpec]:
     common = _common(options)
     policy = {**common, "policy": options.policy, "checkpoint": options.checkpoint}
     seeded = {**policy, "seed": options.seed}
-    arm = {**common, "motion": options.motion}
-    if options.motion != "interbotix" and _has_controllers(options):
-        arm["gripper_output"] = "gripper_command"
+    arm = {**common, "motion": options.motion, **_gripper(options)}
     topics = camera_topics(options)
+    controller = {"arm_controller/joint_trajectory": f"{options.arm_controller}/joint_trajectory"}
+    renamed = controller if options.arm_controller != "arm_controller" else {}
     yield NodeSpec("planner", "planner_node", policy, respawn=options.respawn, niceness=4)
     yield NodeSpec("actor", "actor_node", seeded, respawn=options.respawn, niceness=2)
-    yield NodeSpec("arm", "arm_node", arm)
+    yield NodeSpec("arm", "arm_node", arm, renamed)
     yield NodeSpec("camera", "camera_node", common, topics, respawn=options.respawn)
     yield NodeSpec("task", "task_node", common, respawn=options.respawn)
+
+
+def _gripper(options: Options) -> Mapping[str, ParameterValue]:
+    """The parameters of arm_node that reach the gripper."""
+    if options.motion == "interbotix":
+        return {}
+    found: dict[str, ParameterValue] = {}
+    if _has_controllers(options):
+        robot = load_embodiment(options.robot)
+        found |= real_hardware.plugin_of(robot, options.hardware).gripper
+    if options.gripper_action:
+        found |= {"gripper_output": "gripper_command", "gripper_action": options.gripper_action}
+    return found
 
 
 def camera_topics(options: Options) -> dict[str, str]:
@@ -244,21 +288,24 @@ def robot_side(options: Options) -> Iterator[NodeSpec]:
 
 def _has_controllers(options: Options) -> bool:
     """Whether ros2_control is started here, in Gazebo or by itself."""
-    return options.sim == "gazebo" or options.hardware != "none"
+    return options.sim == "gazebo" or options.hardware not in ("none", *real_hardware.DRIVERS)
 
 
 def _hardware(options: Options, robot: Embodiment) -> Iterator[NodeSpec]:
-    """The robot's description and its controllers."""
+    """The robot's driver, or its description and its controllers."""
+    if options.hardware in real_hardware.DRIVERS:
+        yield real_hardware.driver(options.robot, options.hardware, options.robot_ip)
     if not _has_controllers(options):
         return
-    description = {"hardware": options.hardware}
+    description = {"hardware": options.hardware, "robot_ip": options.robot_ip}
     if options.sim == "gazebo":  # its controller manager lives in Gazebo
         description = external_nodes.gazebo_description(robot, options.namespace)
     simulated = follows_clock(options)
     yield external_nodes.robot_state_publisher(robot, simulated, description)
-    if options.sim != "gazebo":
-        yield external_nodes.hardware(robot, simulated)
-    yield external_nodes.spawner(robot)
+    if options.sim == "gazebo":
+        yield real_hardware.spawner(real_hardware.controllers_file(robot))
+        return
+    yield from real_hardware.ros2_control(robot, options.hardware, options.robot_ip, simulated)
 
 
 def _common(options: Options) -> dict[str, ParameterValue]:
@@ -279,8 +326,9 @@ def _onlookers(options: Options) -> Iterator[NodeSpec]:
     """The nodes that only listen."""
     common = _common(options)
     if options.markers:
-        # Drivers and robot_state_publisher publish the robot's description and frames themselves.
-        parameters = {**common, "robot_state": options.sim == "mujoco"}
+        # Makers' drivers and robot_state_publisher publish description and frames themselves.
+        ours = options.sim == "mujoco" or options.hardware in real_hardware.DRIVERS
+        parameters = {**common, "robot_state": ours}
         yield NodeSpec(
             "markers",
             "marker_node",

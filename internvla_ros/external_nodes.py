@@ -1,4 +1,4 @@
-"""Nodes of other packages that a graph may need: ros2_control, MoveIt and Gazebo, as data."""
+"""Nodes of other packages that a graph may need: MoveIt, Gazebo and the like, as data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from internvla_ros.node_spec import NodeSpec, ParameterValue
+from internvla_ros.real_hardware import controllers_file
 from internvla_ros.resources import resource
 from internvla_ros.robots.description import urdf
 from internvla_ros.robots.embodiment import Embodiment
@@ -14,18 +15,11 @@ from internvla_ros.robots.moveit import moveit_settings, robot_model
 WORLD = "worlds/tabletop.sdf"
 """Its table's top is at height 0, and things to grasp lie about its origin."""
 
-CONTROLLERS = ("joint_state_broadcaster", "arm_controller", "gripper_controller")
-
 _BRIDGED = (
     ("image_raw", "sensor_msgs/msg/Image[gz.msgs.Image"),
     ("camera_info", "sensor_msgs/msg/CameraInfo[gz.msgs.CameraInfo"),
 )
 _GROUP = "arm"
-
-
-def controllers_file(robot: Embodiment) -> str:
-    """The parameters of a robot's controllers: a share-folder path."""
-    return f"config/controllers/{robot.name}.yaml"
 
 
 def robot_state_publisher(
@@ -44,31 +38,6 @@ def robot_state_publisher(
     }
     package = "robot_state_publisher"
     return NodeSpec(package, package, parameters, respawn=True, package=package)
-
-
-def hardware(robot: Embodiment, use_sim_time: bool) -> NodeSpec:
-    """The controller manager with the hardware that the robot's description names."""
-    return NodeSpec(
-        "controller_manager",
-        "ros2_control_node",
-        {"use_sim_time": use_sim_time},
-        {"~/robot_description": "robot_description"},
-        package="controller_manager",
-        file=controllers_file(robot),
-    )
-
-
-def spawner(robot: Embodiment) -> NodeSpec:
-    """Starts the robot's controllers once their manager is there."""
-    file = str(resource(controllers_file(robot)))
-    arguments = (*CONTROLLERS, "--controller-manager", "controller_manager", "--param-file", file)
-    return NodeSpec(
-        "controller_spawner",
-        "spawner",
-        package="controller_manager",
-        arguments=arguments,
-        once=True,
-    )
 
 
 def move_group(robot: Embodiment, use_sim_time: bool) -> NodeSpec:

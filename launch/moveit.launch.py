@@ -13,7 +13,7 @@ from internvla_ros.nodes.launching import describe
 if TYPE_CHECKING:
     from launch import LaunchDescription
 
-ARGUMENTS = ("robot", "hardware", "namespace", "use_sim_time")
+ARGUMENTS = ("robot", "hardware", "robot_ip", "namespace", "use_sim_time")
 
 
 def generate_launch_description() -> LaunchDescription:

@@ -1,5 +1,7 @@
 """Write config/controllers/ROBOT.yaml, ros2_control's parameters, from config/robots/ROBOT.yaml.
 
+For robots whose makers' plugins want other parameters, ROBOT_real.yaml as well.
+
 Run it after a robot has changed:
 
     python scripts/write_controllers.py [ROBOT ...]
@@ -8,11 +10,14 @@ Run it after a robot has changed:
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from internvla_ros.real_hardware import CONTROLLERS, FRANKA, plugin_of
+from internvla_ros.robots.description import DescriptionError
 from internvla_ros.robots.embodiment import Embodiment, known_embodiments, load_embodiment
 
 FOLDER = Path(__file__).resolve().parent.parent / "config" / "controllers"
@@ -26,11 +31,6 @@ def controllers(robot: Embodiment) -> dict[str, Any]:
     measured, and may end in motion (arm_node's end in a stop). The hardware is read and written
     twice a setpoint.
     """
-    types = {
-        "joint_state_broadcaster": "joint_state_broadcaster/JointStateBroadcaster",
-        "arm_controller": "joint_trajectory_controller/JointTrajectoryController",
-        "gripper_controller": "position_controllers/GripperActionController",
-    }
     arm = {
         "joints": list(robot.joints),
         "command_interfaces": ["position"],
@@ -45,21 +45,59 @@ def controllers(robot: Embodiment) -> dict[str, Any]:
         "stall_timeout": 0.5,
         "goal_tolerance": 0.002,
     }
-    manager = {
-        "update_rate": round(2 * robot.control_rate),
-        **{name: {"type": plugin} for name, plugin in types.items()},
+    manager = {"update_rate": round(2 * robot.control_rate), **types(CONTROLLERS)}
+    return for_any_namespace(
+        {"controller_manager": manager, "arm_controller": arm, "gripper_controller": gripper}
+    )
+
+
+def types(names: tuple[str, ...]) -> dict[str, Any]:
+    """What the manager has to be told of some controllers."""
+    plugins = {
+        "joint_state_broadcaster": "joint_state_broadcaster/JointStateBroadcaster",
+        "arm_controller": "joint_trajectory_controller/JointTrajectoryController",
+        "gripper_controller": "position_controllers/GripperActionController",
     }
-    parameters = {
-        "controller_manager": manager,
-        "arm_controller": arm,
-        "gripper_controller": gripper,
-    }
+    return {name: {"type": plugins[name]} for name in names}
+
+
+def for_any_namespace(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of nodes as ROS reads them from a file."""
     return {f"/**/{name}": {"ros__parameters": each} for name, each in parameters.items()}
 
 
-def text(robot: Embodiment) -> str:
-    """The file's content."""
-    return NOTE + yaml.safe_dump(controllers(robot), sort_keys=False)
+def real_controllers(robot: Embodiment) -> dict[str, Any] | None:
+    """For the maker's plugin; None: the same as for any other."""
+    try:
+        plugin = plugin_of(robot, "real")
+    except DescriptionError:
+        return None
+    if not plugin.suffix:
+        return None
+    parameters = controllers(robot)
+    arm = parameters["/**/arm_controller"]["ros__parameters"]
+    manager = {"update_rate": round(robot.control_rate), **types(plugin.controllers)}
+    parameters |= for_any_namespace({"controller_manager": manager})
+    if plugin is FRANKA:
+        manager |= {"update_rate": 1000, "thread_priority": 98}
+        arm |= {"command_interfaces": ["effort"], "gains": franka_gains(robot)}
+        del parameters["/**/gripper_controller"]
+    return parameters
+
+
+def franka_gains(robot: Embodiment) -> dict[str, dict[str, float]]:
+    """Nm/rad, Nms/rad: the maker's own for this controller, which adds no gravity."""
+    gains = zip(
+        robot.joints, (600, 600, 600, 600, 250, 150, 50), (30, 30, 30, 30, 10, 10, 5), strict=True
+    )
+    return {
+        joint: {"p": float(p), "d": float(d), "i": 0.0, "i_clamp": 1.0} for joint, p, d in gains
+    }
+
+
+def text(parameters: Mapping[str, Any]) -> str:
+    """A file's content."""
+    return NOTE + yaml.safe_dump(dict(parameters), sort_keys=False)
 
 
 def main() -> None:
@@ -69,7 +107,11 @@ def main() -> None:
     parser.add_argument("robots", nargs="*", metavar="ROBOT", help="default: all")
     for name in parser.parse_args().robots or known:
         FOLDER.mkdir(exist_ok=True)
-        (FOLDER / f"{name}.yaml").write_text(text(load_embodiment(name)))
+        robot = load_embodiment(name)
+        (FOLDER / f"{name}.yaml").write_text(text(controllers(robot)))
+        real = real_controllers(robot)
+        if real is not None:
+            (FOLDER / f"{name}_real.yaml").write_text(text(real))
 
 
 if __name__ == "__main__":

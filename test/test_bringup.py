@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -56,6 +56,17 @@ def test_an_unknown_simulator() -> None:
         (Options(hardware="mock"), "a robot is real, mocked or simulated"),
         (Options(motion="moveit"), "FollowJointTrajectory"),
         (Options(cameras="front"), "give NAME=TOPIC"),
+        (
+            Options(robot="franka_fr3", sim="none", hardware="real"),
+            "'real' of franka_fr3 needs the address of its control unit: give robot_ip",
+        ),
+        (Options(sim="none", hardware="trossen_arm"), "needs the address of its control unit"),
+        (Options(sim="none", hardware="real", robot_ip="10.0.0.2"), "has no address"),
+        (Options(robot_ip="10.0.0.2"), "hardware 'none' of widowx_250s has no address"),
+        (
+            Options(sim="none", hardware="libfranka", robot_ip="10.0.0.2", motion="moveit"),
+            "which the driver libfranka is not",
+        ),
         (Options(cameras="side=/x"), "NAME is one of front, wrist"),
     ],
 )
@@ -94,6 +105,54 @@ def test_each_way_to_a_robot_starts_what_it_needs() -> None:
     assert [node.name for node in gazebo_graph(Options(sim="gazebo"))] == others(sim="gazebo")
     names = [node.name for node in moveit_graph(Options(sim="none", hardware="mock"))]
     assert names == [*control, "move_group", "servo_node"]
+
+
+FR3 = Options(robot="franka_fr3", sim="none", robot_ip="10.0.0.2")
+
+
+def named(options: Options) -> dict[str, NodeSpec]:
+    return {node.name: node for node in graph(options)}
+
+
+def test_a_real_franka_comes_up_with_its_controllers_and_its_hand() -> None:
+    nodes = named(replace(FR3, hardware="real", namespace="/left"))
+    description = nodes["robot_state_publisher"].parameters["robot_description"]
+    assert '<param name="robot_ip">10.0.0.2</param>' in str(description)
+    assert nodes["controller_manager"].parameter_file == "config/controllers/franka_fr3_real.yaml"
+    assert nodes["controller_spawner"].arguments[:2] == (
+        "joint_state_broadcaster",
+        "arm_controller",
+    )
+    assert "gripper_controller" not in nodes["controller_spawner"].arguments
+    hand = nodes["franka_gripper"]
+    assert hand.parameters["robot_ip"] == "10.0.0.2"
+    assert hand.remappings["~/joint_states"] == "joint_states"
+    arm = nodes["arm"].parameters
+    assert arm["gripper_action"] == "franka_gripper/gripper_action"
+    assert arm["gripper_effort"] == 20.0
+
+
+def test_a_robot_without_ros_drivers_comes_up_with_ours() -> None:
+    nodes = named(replace(FR3, hardware="libfranka"))
+    assert nodes["driver"].parameters == {
+        "robot": "franka_fr3",
+        "driver": "franka",
+        "address": "10.0.0.2",
+    }
+    assert not nodes["driver"].respawn
+    assert "gripper_output" not in nodes["arm"].parameters
+    assert nodes["markers"].parameters["robot_state"] is True
+    assert all(node.package == "internvla_ros" for node in nodes.values())
+    assert named(replace(FR3, hardware="trossen_arm"))["driver"].parameters["driver"] == "widowx_ai"
+
+
+def test_controllers_of_other_names() -> None:
+    nodes = named(Options(sim="none", arm_controller="fr3_arm", gripper_action="hand/grip"))
+    assert nodes["arm"].remappings == {
+        "arm_controller/joint_trajectory": "fr3_arm/joint_trajectory"
+    }
+    assert nodes["arm"].parameters["gripper_output"] == "gripper_command"
+    assert nodes["arm"].parameters["gripper_action"] == "hand/grip"
 
 
 def test_a_namespace_keeps_frames_and_the_simulated_clock_apart() -> None:

@@ -127,7 +127,8 @@ def test_ros2_control_is_chosen_by_an_argument(robot: Embodiment, hardware: str)
     }
     assert plugin == expected.get(hardware, plugin) and plugin
     names = [element.attrib["name"] for element in control.findall("joint")]
-    gripper = [] if hardware == "real" else [robot.gripper.joints[0]]
+    hand_apart = hardware == "real" and robot.name.startswith("franka")
+    gripper = [] if hand_apart else [robot.gripper.joints[0]]
     assert names == [*robot.joints, *gripper]
     for element, start in zip(control.findall("joint"), robot.ready, strict=False):
         assert float(element.findtext("state_interface/param", "")) == start

@@ -26,7 +26,7 @@ LAYERS = (
     {"spatial", "robots", "motion", "control", "resources"},
     {"data", "drivers", "model", "recording"},
     {"sim", "train", "evaluate", "serving", "dashboard"},
-    {"node_spec", "external_nodes", "bringup", "nodes", "cli"},
+    {"node_spec", "external_nodes", "real_hardware", "bringup", "nodes", "cli"},
 )
 RANK = {part: rank for rank, parts in enumerate(LAYERS) for part in parts}
 MESSAGE_PACKAGES = re.compile(r"(\w+_msgs|builtin_interfaces|rosgraph_msgs|std_srvs)$")

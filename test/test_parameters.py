@@ -25,7 +25,7 @@ from internvla_ros.nodes.parameters import Limits, ParameterError, declare
 from internvla_ros.resources import resource
 
 NODES = Path(__file__).resolve().parent.parent / "internvla_ros" / "nodes"
-BACKENDS = ("backends", "interbotix_backend", "moveit_backend", "servo_backend")
+BACKENDS = ("backends", "gripper_output", "interbotix_backend", "moveit_backend", "servo_backend")
 """Modules whose parameters are arm_node's too."""
 FROM_BRINGUP = {"robot", "checkpoint", "seed", "robot_state"}
 """Parameters that the graph sets, whatever the node's file says."""
@@ -44,7 +44,7 @@ class Group:
 
 def groups() -> Iterator[Group]:
     for path in sorted(NODES.glob("*.py")):
-        for name in re.findall(r"^class (\w+Config):", path.read_text(), re.MULTILINE):
+        for name in re.findall(r"^class (\w+Config)\b", path.read_text(), re.MULTILINE):
             module = importlib.import_module(f"internvla_ros.nodes.{path.stem}")
             executable = "arm_node" if path.stem in BACKENDS else path.stem
             yield Group(executable, getattr(module, name))

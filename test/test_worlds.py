@@ -14,15 +14,14 @@ import numpy as np
 import pinocchio as pin
 import pytest
 import yaml
-from write_controllers import text
+from write_controllers import controllers, real_controllers, text
 
 from internvla_ros.external_nodes import (
-    CONTROLLERS,
     WORLD,
-    controllers_file,
     gazebo_description,
     gazebo_position,
 )
+from internvla_ros.real_hardware import CONTROLLERS, controllers_file, plugin_of
 from internvla_ros.resources import resource
 from internvla_ros.robots.description import urdf
 from internvla_ros.robots.embodiment import Embodiment, known_embodiments, load_embodiment
@@ -142,7 +141,7 @@ def test_things_lie_on_the_robots_own_table(robot: Embodiment) -> None:
 @each_robot
 def test_controllers_are_written_from_the_robot(robot: Embodiment) -> None:
     content = resource(controllers_file(robot)).read_text()
-    assert content == text(robot), "run scripts/write_controllers.py"
+    assert content == text(controllers(robot)), "run scripts/write_controllers.py"
     parameters = yaml.safe_load(content)
     manager = parameters["/**/controller_manager"]["ros__parameters"]
     assert manager.keys() - {"update_rate"} == set(CONTROLLERS)
@@ -155,6 +154,31 @@ def test_controllers_are_written_from_the_robot(robot: Embodiment) -> None:
         assert joint is not None
         offered = {element.attrib["name"] for element in joint.findall("command_interface")}
         assert set(arm["command_interfaces"]) <= offered
+
+
+@pytest.mark.parametrize("name", ["franka_fr3", "franka_panda", "widowx_250s"])
+def test_a_makers_plugin_gets_the_controllers_that_it_has_joints_for(name: str) -> None:
+    robot = load_embodiment(name)
+    real = real_controllers(robot)
+    assert real is not None
+    file = resource(controllers_file(robot, "real"))
+    assert file.name == f"{name}_real.yaml"
+    assert file.read_text() == text(real), "run scripts/write_controllers.py"
+    manager = real["/**/controller_manager"]["ros__parameters"]
+    started = set(plugin_of(robot, "real").controllers)
+    assert started == manager.keys() & set(CONTROLLERS)
+    control = ElementTree.fromstring(urdf(name, hardware="real")).find("ros2_control")
+    assert control is not None
+    arm = real["/**/arm_controller"]["ros__parameters"]
+    for joint in arm["joints"]:
+        offered = {
+            each.attrib["name"]
+            for each in control.findall(f"joint[@name='{joint}']/command_interface")
+        }
+        assert set(arm["command_interfaces"]) <= offered
+    assert arm.get("gains", {}).keys() <= set(robot.joints)
+    finger = control.find(f"joint[@name='{robot.gripper.joints[0]}']")
+    assert (finger is not None) == ("gripper_controller" in started)
 
 
 def test_no_file_of_the_world_is_elsewhere() -> None:

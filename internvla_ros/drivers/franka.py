@@ -228,9 +228,11 @@ def drive_hand(link: Link, settings: HandSettings) -> None:
 
 def _grip(library: Any, hand: Any, position: float, settings: HandSettings) -> None:
     """Open by moving, close by grasping whatever is there: a hand that grips nothing is fine."""
-    width = 2.0 * position
+    state = hand.read_once()
+    # Homing finds fingers that open a hair less than the description says: beyond it no goal goes.
+    width = min(2.0 * position, state.max_width) if state.max_width > 0.0 else 2.0 * position
     with contextlib.suppress(library.CommandException):
-        if width >= hand.read_once().width:
+        if width >= state.width:
             hand.move(width, settings.speed)
         else:
             everything = 0.1  # m: however wide the thing is

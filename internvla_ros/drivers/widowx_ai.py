@@ -34,11 +34,13 @@ class WidowXAiSettings:
         address: of the arm's controller.
         joints: [6] names, as trajectories have them.
         limits: of the joints.
+        end_effector: what is mounted, by the library's name for it.
     """
 
     address: str
     joints: tuple[str, ...]
     limits: Limits
+    end_effector: str = "wxai_v0_follower"
 
 
 def trossen_arm() -> Any:
@@ -127,7 +129,7 @@ class _Arm:
         driver = library.TrossenArmDriver()
         driver.configure(
             library.Model.wxai_v0,
-            library.StandardEndEffector.wxai_v0_follower,
+            getattr(library.StandardEndEffector, self._settings.end_effector),
             self._settings.address,
             True,
             _CONNECT_TIME,

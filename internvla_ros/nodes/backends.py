@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from rclpy.node import Node
@@ -21,18 +22,20 @@ MOTIONS = ("embedded", "moveit_servo", "moveit", "interbotix")
 
 @dataclass(frozen=True)
 class GripperConfig:
-    """Parameters that choose how the gripper is moved."""
+    """The parameter that chooses how the gripper is moved."""
 
     gripper_output: str = setting(
         "trajectory", "how the gripper is moved: a topic or one of two actions", choices=GRIPPERS
     )
-    gripper_effort: float = setting(
-        0.0, "N or Nm to grip with at most; 0: the controller's own", minimum=0.0, maximum=500.0
-    )
 
 
-def make_backend(motion: str, node: Node, robot: Embodiment) -> MotionBackend:
+def make_backend(
+    motion: str, node: Node, robot: Embodiment, hindrance: Callable[[], str] = str
+) -> MotionBackend:
     """The backend called `motion`, one of MOTIONS; declares its parameters on `node`.
+
+    `hindrance` says why the arm may not be moved, "" while it may: for backends that move it by
+    themselves.
 
     Raises:
         BackendError: there is no such backend, it does not fit the robot, or it needs a package
@@ -44,8 +47,8 @@ def make_backend(motion: str, node: Node, robot: Embodiment) -> MotionBackend:
     if motion == "interbotix":
         return InterbotixBackend(node, robot)
     config = declare(node, GripperConfig)
-    gripper = gripper_output(node, robot, config.gripper_output, config.gripper_effort)
+    gripper = gripper_output(node, robot, config.gripper_output)
     if motion == "moveit_servo":
         return ServoBackend(node, robot, gripper)
     stream = TrajectoryBackend(node, robot, gripper)
-    return stream if motion == "embedded" else MoveItBackend(node, robot, stream)
+    return stream if motion == "embedded" else MoveItBackend(node, robot, stream, hindrance)

@@ -24,6 +24,8 @@ from internvla_ros.nodes.stamps import seconds
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment
 
 DRIVERS = ("franka", "widowx_ai")
+END_EFFECTORS = ("wxai_v0_follower", "wxai_v0_leader", "wxai_v0_base", "no_gripper")
+"""Those of trossen_arm's StandardEndEffector that fit a WidowX AI."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,25 @@ class DriverConfig:
 
     robot: str = setting("franka_fr3", "the robot's name, or the path of its YAML file")
     driver: str = setting("franka", "the library that drives it", choices=DRIVERS)
-    address: str = setting("192.168.1.10", "of the robot's controller")
+    address: str = setting("", "of the robot's control unit: host name or IP address")
     state_rate: float = setting(
         100.0, "Hz at which joint states are published", minimum=1.0, maximum=1000.0
     )
     realtime: bool = setting(False, "Franka: insist on a real-time kernel")
+    contact_torque: float = setting(
+        25.0, "Franka: Nm at a joint beyond which contact stops the arm", minimum=1.0, maximum=87.0
+    )
+    contact_force: float = setting(
+        30.0,
+        "Franka: N (and Nm) at the tip beyond which contact stops it",
+        minimum=1.0,
+        maximum=99.0,
+    )
+    grip_force: float = setting(30.0, "Franka: N to grasp with", minimum=1.0, maximum=70.0)
+    grip_speed: float = setting(0.1, "Franka: m/s of the fingers", minimum=0.01, maximum=0.2)
+    end_effector: str = setting(
+        "wxai_v0_follower", "WidowX AI: what is mounted", choices=END_EFFECTORS
+    )
 
 
 @dataclass(frozen=True)
@@ -136,7 +152,8 @@ def start_driver(robot: Embodiment, config: DriverConfig) -> Processes:
     """Start the processes of a robot's driver.
 
     Raises:
-        DriverError: its library is not installed, or it drives arms of another kind.
+        DriverError: its library is not installed, it drives arms of another kind, or nobody has
+            said where the robot is.
     """
     limits, n = Limits.of(robot), len(robot.joints)
     expected = {"franka": 7, "widowx_ai": 6}[config.driver]
@@ -144,14 +161,28 @@ def start_driver(robot: Embodiment, config: DriverConfig) -> Processes:
         raise DriverError(
             f"driver {config.driver} drives {expected} joints, robot {robot.name} has {n}"
         )
+    if not config.address:
+        raise DriverError(
+            f"driver {config.driver} needs the parameter address, of the robot's control unit: "
+            "host name or IP address"
+        )
     if config.driver == "widowx_ai":
         widowx_ai.trossen_arm()
-        settings = widowx_ai.WidowXAiSettings(config.address, robot.joints, limits)
+        settings = widowx_ai.WidowXAiSettings(
+            config.address, robot.joints, limits, config.end_effector
+        )
         process = DriverProcess(widowx_ai.drive_arm, settings, n)
         return Processes(process, process)
     franka.pylibfranka()
-    arm = franka.FrankaSettings(config.address, robot.joints, limits, config.realtime)
-    hand = franka.HandSettings(config.address)
+    arm = franka.FrankaSettings(
+        config.address,
+        robot.joints,
+        limits,
+        config.realtime,
+        torque=(config.contact_torque,) * n,
+        force=(config.contact_force,) * 6,
+    )
+    hand = franka.HandSettings(config.address, config.grip_speed, config.grip_force)
     return Processes(
         DriverProcess(franka.drive_arm, arm, n), DriverProcess(franka.drive_hand, hand, 0)
     )

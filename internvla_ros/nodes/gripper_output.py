@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rclpy.action import ActionClient
@@ -13,6 +14,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from internvla_ros.motion.backends.trajectory import GripperMotion
 from internvla_ros.nodes.optional import optional_module
+from internvla_ros.nodes.parameters import declare, setting
 from internvla_ros.nodes.qos import EVENTS
 from internvla_ros.nodes.stamps import duration_message, time_message
 from internvla_ros.robots.embodiment import Embodiment
@@ -20,6 +22,18 @@ from internvla_ros.robots.embodiment import Embodiment
 GRIPPERS = ("trajectory", "gripper_command", "parallel_gripper_command")
 
 _RETRY = 1.0  # s until a refused goal is sent again
+
+
+@dataclass(frozen=True)
+class GripperActionConfig:
+    """Parameters of a gripper that is moved by an action, whose name cannot be remapped."""
+
+    gripper_action: str = setting(
+        "gripper_controller/gripper_cmd", "name of the gripper's action, where it is moved by one"
+    )
+    gripper_effort: float = setting(
+        0.0, "N or Nm to grip with at most; 0: the controller's own", minimum=0.0, maximum=500.0
+    )
 
 
 class GripperOutput(Protocol):
@@ -73,29 +87,31 @@ class GripperTrajectory:
 
 
 class GripperAction:
-    """To an action server of control_msgs, on `gripper_controller/gripper_cmd`.
+    """To an action server of control_msgs, by the name in the parameter `gripper_action`.
 
     A goal that ends short of its position (an object is in the way) is no fault. The newest goal
-    counts: the one before it is cancelled. Franka's `franka_gripper/gripper_action` is served by
-    remapping: its position too is that of one finger.
+    counts: the one before it is cancelled. The position is that of one finger, which is what
+    Franka's `franka_gripper/gripper_action` takes as well.
     """
 
-    def __init__(self, node: Node, robot: Embodiment, *, parallel: bool, effort: float) -> None:
-        """
-        Args:
-            parallel: the action is ParallelGripperCommand, otherwise GripperCommand.
-            effort: the largest to grip with (N, or Nm); 0: the controller's own.
+    def __init__(self, node: Node, robot: Embodiment, *, parallel: bool) -> None:
+        """`parallel`: the action is ParallelGripperCommand, otherwise GripperCommand.
+
         Raises:
             BackendError: control_msgs is not installed.
+            ParameterError: one of the parameters is wrong.
         """
+        config = declare(node, GripperActionConfig)
+        name = config.gripper_action
         actions = optional_module("control_msgs.action", "a gripper action", "control-msgs")
         self._node = node
         self._joint = robot.gripper.joints[0]
         self._position = robot.gripper.position
-        self._effort = effort
+        self._effort = config.gripper_effort
         self._type: Any = actions.ParallelGripperCommand if parallel else actions.GripperCommand
         self._parallel = parallel
-        self._client = ActionClient(node, self._type, "gripper_controller/gripper_cmd")
+        self._client = ActionClient(node, self._type, name)
+        self._name = node.resolve_topic_name(name)
         self._sent: float | None = None
         self._goal: ClientGoalHandle | None = None
         self._number = 0
@@ -125,8 +141,10 @@ class GripperAction:
         """Whether the action server is missing."""
         if self._client.server_is_ready():
             return ""
-        name = self._node.resolve_topic_name("gripper_controller/gripper_cmd")
-        return f"the gripper's action {name} has no server: start its controller, or remap it"
+        return (
+            f"the gripper's action {self._name} has no server: start its controller, or name "
+            "another by gripper_action"
+        )
 
     def _message(self, opening: float) -> Any:
         goal = self._type.Goal()
@@ -158,12 +176,13 @@ class GripperAction:
             self._goal = None
 
 
-def gripper_output(node: Node, robot: Embodiment, kind: str, effort: float) -> GripperOutput:
-    """A gripper's output by its kind, one of GRIPPERS, and its largest effort (N or Nm).
+def gripper_output(node: Node, robot: Embodiment, kind: str) -> GripperOutput:
+    """A gripper's output by its kind, one of GRIPPERS.
 
     Raises:
         BackendError: it needs a package that is not installed.
+        ParameterError: one of its parameters is wrong.
     """
     if kind == "trajectory":
         return GripperTrajectory(node, robot)
-    return GripperAction(node, robot, parallel=kind == "parallel_gripper_command", effort=effort)
+    return GripperAction(node, robot, parallel=kind == "parallel_gripper_command")
