@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -109,6 +110,33 @@ def test_the_expert_succeeds_through_the_controllers() -> None:
     assert [row["scene"] for row in report.rows] == sorted(told) == [0, 1, 2]
     assert all(row["refused_chunks"] == 0 and row["held"] for row in report.rows)
     assert report.complete and report.settings["delay"] == 0.1
+
+
+@pytest.mark.parametrize("name", ["google_robot", "franka_fr3"])
+@pytest.mark.parametrize("delay", [0.0, 0.1])
+def test_other_arms_succeed_with_their_own_conventions(name: str, delay: float) -> None:
+    """The Google Robot's chunks are laid from the measured pose, and its gripper goes by changes
+    and opens half as far as it could."""
+    robot = load_embodiment(name)
+    delivery = Delivery(delay, robot.ensemble.name, robot.ensemble.horizon)
+    plan = TableTop(scenes=2, seed=7, delivery=delivery)
+    report = run_tabletop(robot, ExpertPolicy(robot), plan, {})
+    assert report.results["success"] == Proportion(2, 2), report.rows
+
+
+def test_the_expert_foresees_the_whole_task() -> None:
+    """One chunk of a slow, patient policy holds grasp and release; open loop it does the task."""
+    world = World(ROBOT)
+    run = SceneRun(world, Delivery(0.0, "open-loop", timeout=30.0))
+    run.start(0, held_out_scene(4, 0, ROBOT))
+    expert = ExpertPolicy(replace(ROBOT, chunk_size=40))
+    (decision,) = expert.decide([run])
+    closed = decision.actions[:, 6] == 0.0
+    assert decision.actions.shape == (40, 7) and set(decision.actions[:, 6]) == {0.0, 1.0}
+    assert not closed[0] and closed.any() and not closed[-1]
+    while not run.outcome.success and world.time < 7.0:
+        run.advance(decision, expert.dt, expert.dt)
+    assert run.outcome.success and run.outcome.held == [run.scene.task.pick]
 
 
 def test_batches_change_nothing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -15,7 +16,9 @@ from internvla_ros.control.chunk import Chunk, Path, integrate
 from internvla_ros.control.ensemble import EnsembleError, Prediction, blend
 from internvla_ros.control.executor import ChunkExecutor, ExecutorError, Setpoint, State
 from internvla_ros.control.gripper import GripperLatch
+from internvla_ros.control.realtime import remaining
 from internvla_ros.motion import se3
+from internvla_ros.motion.limits import Limit
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.embodiment import ActionConvention
 
@@ -353,6 +356,27 @@ def test_ensembles_by_hand() -> None:
     np.testing.assert_allclose(blend([old, new], "adaptive", "rpy")[0], w * a + (1 - w) * b)
 
 
+@given(st.floats(0.0, 2.5), st.floats(0.05, 0.4))
+def test_an_older_chunk_says_of_a_moment_what_its_steps_make_up(shift: float, dt: float) -> None:
+    """A chunk of even motion, seen from any moment and in steps of any length, is still even."""
+    even = np.array([0.03, -0.01, 0.02, 0.1, 0.2, -0.3, 1.0])
+    old = Prediction(0.0, DT, np.tile(even, (20, 1)))
+    scale = np.array([dt / DT] * 6 + [1.0])
+    new = Prediction(shift * DT, dt, np.zeros((3, 7)))
+    mixed = blend([old, new], "temporal", "rotvec")
+    w = 1.0 / (1.0 + math.exp(-0.01))
+    np.testing.assert_allclose(mixed, np.tile(w * scale * even, (3, 1)), atol=1e-9)
+
+
+def test_steps_that_do_not_begin_together_are_blended_by_parts() -> None:
+    old = Prediction(0.0, DT, np.array([[0.1, 0, 0, 0, 0, 0, 1.0], [0.2, 0, 0, 0, 0, 0, 0.0]]))
+    new = Prediction(0.25 * DT, DT, np.zeros((2, 7)))
+    mixed = blend([old, new], "temporal", "rotvec")
+    w = 1.0 / (1.0 + math.exp(-0.01))
+    np.testing.assert_allclose(mixed[0, [0, 6]], [w * (0.75 * 0.1 + 0.25 * 0.2), w])
+    np.testing.assert_array_equal(mixed[1], new.actions[1])  # not covered to its end
+
+
 def test_turns_are_blended_as_rotations() -> None:
     turn = np.array([[0, 0, 0, 1.2, -0.7, 0.9, 1.0]])
     same = [Prediction(0.0, DT, turn), Prediction(0.0, DT, turn)]
@@ -426,6 +450,69 @@ def test_a_slower_arm_goes_the_same_way(changes: list[tuple[int, float]]) -> Non
             assert se3.distance(setpoint.pose, due)[0] < 1e-9
 
 
+def test_the_path_waits_for_an_arm_that_falls_behind_and_no_corner_is_cut() -> None:
+    """An arm at a third of the path's speed goes the whole way, three times as slowly."""
+    made = executor(timeout=100.0)
+    clock = Clock(made)
+    corner = np.array([[0.04, 0, 0, 0, 0, 0, 1.0], [0, 0.04, 0, 0, 0, 0, 1.0]]).repeat(4, 0)
+    assert made.add(Chunk(clock.now, DT, corner, 1), clock.now).accepted
+    line = np.array([p.position for p in integrate(HOME, corner, TARGET)])
+    reached, ticks, setpoint = HOME, 0, clock.setpoints[-1]
+    while setpoint.state is not State.HOLDING or ticks < 100:
+        setpoint, ticks = clock.run(1), ticks + 1
+        gap = setpoint.pose.position - reached.position
+        step = min(1.0, 0.07 * PERIOD / max(float(np.linalg.norm(gap)), 1e-9))
+        reached = Pose(reached.position + step * gap, HOME.rotation)
+        assert np.linalg.norm(gap) < 0.026
+        legs = [_from_leg(reached.position, line[0], 0), _from_leg(reached.position, line[4], 1)]
+        assert min(legs) < 0.012
+        assert made.followed(setpoint, reached, (), clock.now) is setpoint.pose
+        assert ticks < 2000
+    assert ticks * PERIOD == pytest.approx(0.32 / 0.07, rel=0.15)
+    end = clock.run(20).pose  # it slows down at the end of the path
+    assert se3.distance(end, Pose(line[-1], HOME.rotation))[0] < 1e-9
+
+
+def _from_leg(place: Array, start: Array, axis: int) -> float:
+    """m from a place to a leg of 0.16 m along an axis."""
+    nearest = start.copy()
+    nearest[axis] += np.clip(place[axis] - start[axis], 0.0, 0.16)
+    return float(np.linalg.norm(place - nearest))
+
+
+def test_the_path_does_not_wait_where_a_limit_of_place_is_in_the_way() -> None:
+    made = executor(timeout=100.0)
+    clock = Clock(made)
+    assert made.add(chunk(clock.now), clock.now).accepted
+    for _ in range(100):
+        setpoint = clock.run(1)
+        commanded = made.followed(setpoint, HOME, (Limit.TIP_SPEED, Limit.WORKSPACE), clock.now)
+        assert commanded is HOME
+    assert made.progress(clock.now) == (1, pytest.approx(100 * PERIOD))
+
+
+def test_predictions_are_blended_in_executed_time() -> None:
+    """A second chunk for the same motion changes nothing, at whatever speed the arm goes."""
+    rng = np.random.default_rng(3)
+    actions = np.column_stack([rng.uniform(-0.03, 0.03, (16, 6)), np.ones(16)])
+    actions[2] = actions[3]  # no corner where the second one begins
+    ends = []
+    for speed, second in ((1.0, False), (0.5, False), (0.5, True), (0.3, True)):
+        made = executor(blend="temporal", timeout=100.0)
+        clock = Clock(made)
+        made.set_speed(speed, clock.now)
+        assert made.add(Chunk(clock.now, DT, actions, 1), clock.now).accepted
+        clock.run(round(3 * DT / PERIOD / speed))
+        if second:
+            past = made.progress(clock.now)
+            assert past is not None
+            left = remaining(Chunk(0.0, DT, actions, 1), past[1])
+            assert made.add(Chunk(clock.now, DT, left, 2), clock.now).accepted
+        ends.append(clock.run(round(18 * DT / PERIOD / speed)).pose)
+    for end in ends[1:]:
+        assert se3.distance(end, ends[0]) == pytest.approx((0.0, 0.0), abs=1e-3)
+
+
 def test_open_loop_lets_no_other_chunk_in() -> None:
     clock = Clock(executor(blend="open-loop", timeout=10.0))
     assert clock.executor.add(chunk(clock.now, 1, steps=4), clock.now).accepted
@@ -460,9 +547,36 @@ def test_a_relative_gripper_goes_by_changes_and_is_latched() -> None:
     assert latch.update(0.3, 0.2, DT) == 1.0
     assert latch.update(1.0, 0.4, DT) == 0.0  # a rise closes
     assert latch.update(0.0, 0.6, DT) == 0.0  # kept up for ten steps
-    assert latch.update(0.0, 3.0, DT) == 0.0  # no change, no news
-    latch.update(1.0, 3.2, DT)
-    assert latch.update(0.2, 3.4, DT) == 1.0
+    assert latch.update(0.0, 2.38, DT) == 0.0
+    assert latch.update(0.0, 2.41, DT) == 1.0  # what was asked for meanwhile is done now
+    assert latch.update(0.0, 9.0, DT) == 1.0  # no change, no news
+    assert latch.update(1.0, 9.2, DT) == 0.0
+    latch.update(0.0, 9.4, DT)
+    latch.update(1.0, 9.6, DT)
+    assert latch.update(1.0, 20.0, DT) == 0.0  # the last word counts
+
+
+@given(st.integers(1, 12))
+def test_a_relative_gripper_notices_a_change_in_small_steps(steps: int) -> None:
+    """As averaging over several chunks makes it."""
+    latch = GripperLatch(replace(TARGET, gripper_mode="relative"), opening=0.4)
+    latch.reset(0.4)
+    closing, opening = np.linspace(1.0, 0.0, steps + 1), np.linspace(0.0, 1.0, steps + 1)
+    targets = [latch.update(v, float(t), DT) for t, v in enumerate([*closing, *opening])]
+    assert targets[0] == 0.4 and targets[steps] == 0.0 and targets[-1] == 0.4
+    assert sum(a != b for a, b in itertools.pairwise(targets)) == 2
+
+
+def test_an_open_gripper_is_as_far_open_as_it_was_told() -> None:
+    made = executor(opening=0.5, timeout=10.0)
+    made.reset(HOME, 0.45)
+    clock = Clock(made)
+    actions = np.tile(STEADY, (8, 1))
+    actions[2:5, 6] = 0.0
+    made.add(Chunk(clock.now, DT, actions, 1), clock.now)
+    clock.run(70)
+    targets = [s.gripper for s in clock.setpoints]
+    assert set(targets) == {0.0, 0.5} and targets[0] == targets[-1] == 0.5
 
 
 @given(st.lists(st.tuples(st.floats(-2, 3), st.floats(0.0, 0.5)), min_size=2, max_size=60))

@@ -39,7 +39,7 @@ class Arm:
             self.now += PERIOD
             setpoint = self.executor.setpoint(self.now)
             command = self.servo.setpoint(setpoint.pose, self.now)
-            commanded = command.tip if command.limited else setpoint.pose
+            commanded = self.executor.followed(setpoint, command.tip, command.limits, self.now)
             self.executor.record(self.now, commanded, command.tip)
             self.positions.append(command.positions)
             self.tips.append(command.tip)

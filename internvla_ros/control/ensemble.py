@@ -6,6 +6,7 @@ them say how to move at a given moment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ METHODS = ENSEMBLES
 
 _TEMPORAL_DECAY = 0.01  # a chunk: how much less a newer chunk weighs than the one before it
 _ADAPTIVE_GAIN = 0.1  # how much agreement with the newest chunk counts
+_NO_STEP = 1e-6  # steps that do not count
 
 
 class EnsembleError(ValueError):
@@ -34,7 +36,11 @@ class EnsembleError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One chunk on the common time line: its first step starts at `start` (s), [T, 7] actions."""
+    """One chunk on the common time line: its first step starts at `start` (s), [T, 7] actions.
+
+    Common to predictions is the time that the arm has spent in motion: a pause, or a path that is
+    followed more slowly than it was meant, moves the steps of all of them alike.
+    """
 
     start: float
     dt: float
@@ -67,8 +73,7 @@ def blend(predictions: Sequence[Prediction], method: str, rotation: str) -> Arra
         return newest.actions
     blended = np.empty_like(newest.actions)
     for step in range(len(newest.actions)):
-        middle = newest.start + (step + 0.5) * newest.dt
-        found = [_at(p, middle, newest.dt, rotation) for p in predictions]
+        found = [_at(p, newest.start + step * newest.dt, newest.dt, rotation) for p in predictions]
         actions = np.array([action for action in found if action is not None])
         weights = _weights(actions, method)
         blended[step] = weights @ actions
@@ -77,15 +82,29 @@ def blend(predictions: Sequence[Prediction], method: str, rotation: str) -> Arra
 
 
 def _at(prediction: Prediction, t: float, dt: float, rotation: str) -> Array | None:
-    """What a prediction says of the moment t: deltas per dt, angles as a rotation vector."""
-    step = int(np.floor((t - prediction.start) / prediction.dt))
-    if not 0 <= step < len(prediction.actions):
+    """What a prediction says of the `dt` seconds from t on, angles as a rotation vector.
+
+    Where they begin within one of its own steps, the motion in them is parts of two steps. None
+    where the prediction does not cover them.
+    """
+    past = (t - prediction.start) / prediction.dt
+    first, last = past + _NO_STEP, past + dt / prediction.dt - _NO_STEP
+    if first < 0.0 or last > len(prediction.actions):
         return None
-    action = np.array(prediction.actions[step])
-    if rotation == "rpy":
-        action[3:6] = matrix_to_rotvec(rpy_to_matrix(action[3:6]))
-    action[:6] *= dt / prediction.dt
+    action = np.zeros(7)
+    for step in range(math.floor(first), math.floor(last) + 1):
+        share = min(step + 1, past + dt / prediction.dt) - max(step, past)
+        action[:6] += share * _vectors(prediction.actions[step], rotation)[:6]
+    middle = math.floor(past + 0.5 * dt / prediction.dt)
+    action[6] = prediction.actions[middle][6]  # an opening is no amount of motion
     return action
+
+
+def _vectors(action: Array, rotation: str) -> Array:
+    """The action with its turn as a rotation vector."""
+    if rotation != "rpy":
+        return action
+    return np.concatenate([action[:3], matrix_to_rotvec(rpy_to_matrix(action[3:6])), action[6:]])
 
 
 def _angles(rotvec: Array, rotation: str) -> Array:

@@ -5,6 +5,10 @@ while an older one is being executed. Its deltas are therefore laid from the pos
 the part of it that has been lived through meanwhile is skipped, and what is left of the
 difference to the running motion fades out. "Lived through" is counted in executed time: an arm
 that stood still while the policy was thinking starts a chunk at its first step.
+
+Executed time is also the clock of the paths. It runs slower than real time on request, and
+whenever the arm, within its limits, falls behind its setpoints: the way is then gone along more
+slowly, and no corner of it is cut.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -21,7 +26,8 @@ from numpy.typing import NDArray
 from internvla_ros.control import ensemble
 from internvla_ros.control.chunk import Chunk, Path, fault, integrate, shortened
 from internvla_ros.control.gripper import GripperLatch
-from internvla_ros.motion.se3 import Pose, interpolate, matrix_to_rotvec, rotvec_to_matrix
+from internvla_ros.motion.limits import Limit
+from internvla_ros.motion.se3 import Pose, distance, interpolate, matrix_to_rotvec, rotvec_to_matrix
 from internvla_ros.robots.embodiment import ActionConvention
 
 Array = NDArray[np.float64]
@@ -29,6 +35,9 @@ Array = NDArray[np.float64]
 _SLOWING = 0.3  # s from full speed to a standstill at the end of a path
 _FADE = 0.15  # s in which the difference between two paths fades out, at least
 _FADE_SPEED, _FADE_TURN = 0.3, 1.5  # m/s and rad/s that the fading adds to the motion, at most
+_LAG = (0.005, 0.04)  # m and rad that the arm may be behind its setpoint at full speed
+_LOST = (0.025, 0.20)  # m and rad behind it at which the path waits
+_OF_PLACE = {Limit.TARGET, Limit.REACH, Limit.WORKSPACE, Limit.POSITION, Limit.CLEARANCE}
 _MOMENT = 1e-3  # s over which a velocity is measured
 _AHEAD = 0.1  # s by which a stamp may be ahead of the clock or of the newest recorded pose
 _HISTORY = 5.0  # s of recorded poses
@@ -113,8 +122,7 @@ class _Motion:
     """A path being followed.
 
     Since `since` its clock, which stood at `clock` then, has run at `rate` seconds a second; from
-    `brake` on it runs ever slower, to a standstill `_SLOWING` seconds later. `progress` is what
-    had been executed by `since`, in seconds of path clocks.
+    `brake` on it runs ever slower, to a standstill `_SLOWING` seconds later.
     """
 
     path: Path
@@ -122,18 +130,13 @@ class _Motion:
     clock: float
     rate: float
     brake: float
-    progress: float
     fade: _Fade
 
-    def path_time(self, t: float) -> float:
-        """The time on the path's own clock at time t."""
+    def executed(self, t: float) -> float:
+        """The time on the path's clock at time t: seconds of motion since the reset."""
         x = min(max(t - self.brake, 0.0), _SLOWING)
         passed = min(t, self.brake) - self.since + x - x * x / (2.0 * _SLOWING)
         return self.clock + self.rate * passed
-
-    def executed(self, t: float) -> float:
-        """Seconds of motion executed by time t since the reset."""
-        return self.progress + self.path_time(t) - self.clock
 
     def end(self) -> float:
         """When to brake so as to come to rest at the path's end; never while it stands still."""
@@ -142,7 +145,7 @@ class _Motion:
 
     def pose(self, t: float) -> Pose:
         """The setpoint at time t."""
-        on_path, left = self.path.pose(self.path_time(t)), self.fade.at(t)
+        on_path, left = self.path.pose(self.executed(t)), self.fade.at(t)
         if not left.any():
             return on_path
         return Pose(on_path.position + left[:3], rotvec_to_matrix(left[3:]) @ on_path.rotation)
@@ -157,9 +160,10 @@ class ChunkExecutor:
         horizon: most chunks that are blended.
         timeout: seconds after an observation at which its chunk is not followed any further.
         step_speed, step_turn: m/s and rad/s; steps that ask for more are shortened.
+        opening: 0..1, how far an open gripper is open.
 
-    Times are seconds on one clock, the one of the observation stamps. Call `record` and
-    `setpoint` once a control period.
+    Times are seconds on one clock, the one of the observation stamps. Call `record`, `setpoint`
+    and `followed` once a control period.
 
     Raises:
         EnsembleError: unknown blending or horizon below 1.
@@ -175,6 +179,7 @@ class ChunkExecutor:
         *,
         step_speed: float = math.inf,
         step_turn: float = math.inf,
+        opening: float = 1.0,
     ) -> None:
         ensemble.check(blend, horizon)
         if not timeout > 0.0:
@@ -183,9 +188,9 @@ class ChunkExecutor:
         self._blend, self._horizon, self._timeout = blend, horizon, timeout
         self._step_speed = step_speed / convention.translation_scale
         self._step_turn = step_turn / convention.rotation_scale
-        self._gripper = GripperLatch(convention)
+        self._gripper = GripperLatch(convention, opening)
         self._home: Pose | None = None
-        self._rate = 1.0
+        self._speed = 1.0
         self._clear()
 
     def _clear(self) -> None:
@@ -194,6 +199,7 @@ class ChunkExecutor:
         self._motion: _Motion | None = None
         self._newest: Chunk | None = None
         self._not_before = -math.inf
+        self._pace = 1.0
 
     def reset(self, pose: Pose, gripper: float) -> None:
         """Forget everything; the setpoint is `pose`, the gripper's target its opening 0..1."""
@@ -228,7 +234,7 @@ class ChunkExecutor:
         within, shortened_steps = shortened(
             chunk, self._step_speed * chunk.dt, self._step_turn * chunk.dt
         )
-        self._follow(within, anchor, now - lived, now)
+        self._follow(within, anchor, seen.progress, now)
         return Verdict(True, shortened=shortened_steps)
 
     def progress(self, now: float) -> tuple[int, float] | None:
@@ -239,26 +245,49 @@ class ChunkExecutor:
         motion = self._motion
         if motion is None or self._newest is None:
             return None
-        return self._newest.sequence, motion.path_time(now) - motion.path.start
+        return self._newest.sequence, motion.executed(now) - motion.path.start
 
     def set_speed(self, share: float, now: float) -> None:
         """Go on along the path at a share of its own speed, >= 0, from time `now` on.
 
         An abrupt change makes the velocity jump; change it little by little.
         """
-        if share == self._rate:
+        self._speed = share
+        self._run(now)
+
+    def followed(
+        self, setpoint: Setpoint, reached: Pose, limits: Sequence[Limit], t: float
+    ) -> Pose:
+        """Let the path go on as fast as the arm keeps up with it.
+
+        Args:
+            setpoint: of time t.
+            reached: the tip as commanded for time t, within the robot's limits.
+            limits: that kept it from the setpoint. Where one of them is of place, not of speed,
+                waiting would not help.
+            t: s.
+
+        Returns:
+            The tip as commanded, for `record`: the setpoint, as long as the arm will get there.
+        """
+        blocked = not _OF_PLACE.isdisjoint(limits)
+        behind = zip(distance(setpoint.pose, reached), _LAG, _LOST, strict=True)
+        room = min((lost - lag) / (lost - near) for lag, near, lost in behind)
+        self._pace = 1.0 if blocked else min(max(room, 0.0), 1.0)
+        self._run(t)
+        return reached if blocked else setpoint.pose
+
+    @property
+    def _rate(self) -> float:
+        """Seconds of its path that the arm goes along in a second."""
+        return self._speed * self._pace
+
+    def _run(self, now: float) -> None:
+        """Let the path's clock run at the present rate from time `now` on."""
+        motion, rate = self._motion, self._rate
+        if motion is None or now >= motion.brake or self._newest is None or rate == motion.rate:
             return
-        self._rate = share
-        motion = self._motion
-        if motion is None or now >= motion.brake or self._newest is None:
-            return
-        changed = replace(
-            motion,
-            since=now,
-            clock=motion.path_time(now),
-            rate=share,
-            progress=motion.executed(now),
-        )
+        changed = replace(motion, since=now, clock=motion.executed(now), rate=rate)
         self._motion = self._until(changed, self._newest, now)
 
     def hold(self, now: float) -> None:
@@ -283,7 +312,7 @@ class ChunkExecutor:
         assert self._newest is not None
         running = now < motion.brake
         if running:
-            value = motion.path.gripper(motion.path_time(now))
+            value = motion.path.gripper(motion.executed(now))
             self._gripper.update(value, now, motion.path.dt)
         else:
             self._predictions.clear()
@@ -298,7 +327,6 @@ class ChunkExecutor:
         """Switch to a chunk whose first step begins at `start` on the path's clock."""
         if self._motion is None or now >= self._motion.brake:
             self._predictions.clear()
-        progress = self._executed(now)
         self._predictions.append(
             ensemble.Prediction(start, chunk.dt, np.array(chunk.actions, dtype=np.float64))
         )
@@ -306,15 +334,8 @@ class ChunkExecutor:
         actions = ensemble.blend(self._predictions, self._blend, self._convention.rotation)
         poses = integrate(anchor, actions, self._convention)
         path = Path(start, chunk.dt, poses, actions[:, 6])
-        motion = _Motion(
-            path=path,
-            since=now,
-            clock=now,
-            rate=self._rate,
-            brake=math.inf,
-            progress=progress,
-            fade=self._fade(path, now),
-        )
+        clock = self._executed(now)
+        motion = _Motion(path, now, clock, self._rate, math.inf, self._fade(path, clock, now))
         self._motion = self._until(motion, chunk, now)
         self._newest = chunk
 
@@ -322,12 +343,12 @@ class ChunkExecutor:
         """The motion, ending with its path or with the chunk's time."""
         return replace(motion, brake=max(now, min(motion.end(), chunk.stamp + self._timeout)))
 
-    def _fade(self, path: Path, now: float) -> _Fade:
-        """From the motion under way to a path whose clock shows `now`."""
+    def _fade(self, path: Path, clock: float, now: float) -> _Fade:
+        """From the motion under way to a path whose clock shows `clock`."""
         assert self._home is not None
         old, soon = self._motion, now + _MOMENT
         here, next_here = (self._home,) * 2 if old is None else (old.pose(now), old.pose(soon))
-        there, next_there = path.pose(now), path.pose(now + self._rate * _MOMENT)
+        there, next_there = path.pose(clock), path.pose(clock + self._rate * _MOMENT)
         rate = (_between(here, next_here) - _between(there, next_there)) / _MOMENT
         return _Fade(now, _between(there, here), rate)
 

@@ -7,16 +7,18 @@ import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from internvla_ros.evaluate.foresight import Foreseen
 from internvla_ros.evaluate.run import Decision, SceneRun
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.serving.protocol import is_remote
 from internvla_ros.sim.engine import action_between
 from internvla_ros.sim.expert import Expert
+from internvla_ros.sim.world import World
 from internvla_ros.spatial.types import SpatialAnswer
 
 Array = NDArray[np.float64]
@@ -75,7 +77,7 @@ class PlannerActor(Protocol):
 
 
 class ExpertPolicy:
-    """The simulator's scripted expert, thinking ahead as if the world stood still meanwhile."""
+    """The simulator's scripted expert, thinking ahead as far as a chunk reaches."""
 
     def __init__(self, embodiment: Embodiment) -> None:
         self._embodiment = embodiment
@@ -86,15 +88,19 @@ class ExpertPolicy:
         return [Decision(self._chunk(run)) for run in runs]
 
     def _chunk(self, run: SceneRun) -> Array:
+        """Actions [T, 7] in the robot's own convention: in SI units, 1 for an open gripper."""
         if "expert" not in run.memory:
             run.memory["expert"] = Expert(self._embodiment)
             run.memory["expert"].reset(run.world)
-        expert = run.memory["expert"]
-        pose, actions = run.commanded, []
+        expert: Expert = run.memory["expert"]
+        measured = self._embodiment.action.anchor == "measured"
+        pose = run.world.tip_pose() if measured else run.commanded
+        world, foreseen, actions = run.world, Foreseen(run.world), []
         for _ in range(self._embodiment.chunk_size):
-            wanted, gripper, _, _ = expert.act(run.world, pose)
-            actions.append(action_between(pose, wanted, gripper))
-            pose, expert = wanted, copy.copy(expert)
+            wanted, gripper, _, _ = expert.act(world, pose)
+            actions.append(action_between(pose, wanted, float(gripper > 0.0)))
+            foreseen.go_on(wanted, gripper)
+            pose, expert, world = wanted, copy.copy(expert), cast(World, foreseen)
         return np.array(actions)
 
 

@@ -102,6 +102,7 @@ class SceneRun:
             delivery.timeout,
             step_speed=self.embodiment.tip_limits.speed,
             step_turn=self.embodiment.tip_limits.turn,
+            opening=self.embodiment.tabletop.opening,
         )
         self._pending: deque[tuple[float, Chunk]] = deque()
         self.memory: dict[str, Any] = {}
@@ -187,7 +188,7 @@ class SceneRun:
         command = self._servo.setpoint(setpoint.pose, now)
         self.world.command(command.positions, setpoint.gripper)
         self.world.step(period)
-        self.commanded = command.tip if command.limited else setpoint.pose
+        self.commanded = self._executor.followed(setpoint, command.tip, command.limits, now)
         measured = self.world.tip_pose()
         self._executor.record(now, self.commanded, measured)
         self._tips.append(command.tip.position)

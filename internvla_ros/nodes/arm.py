@@ -105,6 +105,7 @@ class ArmController:
             chunk_timeout,
             step_speed=tip.speed,
             step_turn=tip.turn,
+            opening=embodiment.tabletop.opening,
         )
         self.safety = Safety(safety)
         """Stops, speed, and counts of what was prevented."""
@@ -216,8 +217,9 @@ class ArmController:
         if self._due is not None:
             self._executor.record(now, self._due, measured)
         setpoint = self._executor.setpoint(now + self._period)
-        command = self._servo.setpoint(setpoint.pose, now + self._period)
-        self._due = command.tip if command.limited else setpoint.pose
+        due = now + self._period
+        command = self._servo.setpoint(setpoint.pose, due)
+        self._due = self._executor.followed(setpoint, command.tip, command.limits, due)
         running = setpoint.state is State.RUNNING
         self._count(command, was_running=self._state is ArmState.RUNNING, runs=running)
         self._state = ArmState.RUNNING if running else ArmState.HOLDING
