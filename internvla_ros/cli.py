@@ -35,6 +35,7 @@ class Command:
 COMMANDS = (
     Command("demo", "internvla_ros.nodes.cli_demo", "a simulated arm carries out instructions"),
     Command("up", "internvla_ros.nodes.cli_up", "bring the ROS 2 graph up and keep it up"),
+    Command("lifecycle", "internvla_ros.nodes.cli_lifecycle", "start, hold or free a node"),
     Command("generate", "internvla_ros.sim.cli", "make a dataset in the simulator"),
     Command("train", "internvla_ros.train.cli", "train a policy: grounding, then actions"),
     Command("evaluate", "internvla_ros.evaluate.cli", "measure a policy, without ROS in the loop"),

@@ -415,7 +415,9 @@ def _parameters(scope: Scope, call: ast.Call) -> Iterator[Parameter]:
         taken.append((each, default, how))
         return SimpleNamespace(value=default)
 
-    stand_in: Any = SimpleNamespace(declare_parameter=declare_parameter, get_name=lambda: "")
+    stand_in: Any = SimpleNamespace(
+        declare_parameter=declare_parameter, has_parameter=lambda _: False, get_name=lambda: ""
+    )
     declare(stand_in, getattr(module, name))
     assert len(taken) == len(dataclasses.fields(getattr(module, name)))
     for each, default, how in taken:

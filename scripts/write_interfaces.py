@@ -86,6 +86,48 @@ Launch arguments of `bringup.launch.py` (`dashboard_port:=9000`) and options of 
 (`--dashboard-port 9000`; `--no-markers` where the default is true).
 """
 
+MANAGED = """\
+## Managed nodes
+
+planner_node, actor_node and arm_node have, beside what their tables say, what every lifecycle node
+of ROS 2 has. What the transitions mean is said in [Concepts](concepts.md#managed-nodes).
+"""
+
+MANAGED_INTERFACES = (
+    (
+        "publishes",
+        "~/transition_event",
+        "lifecycle_msgs/msg/TransitionEvent",
+        "each change of state",
+    ),
+    (
+        "serves (service)",
+        "~/change_state",
+        "lifecycle_msgs/srv/ChangeState",
+        "carry a transition out, by its label or number; answers at its end",
+    ),
+    ("serves (service)", "~/get_state", "lifecycle_msgs/srv/GetState", "the present state"),
+    (
+        "serves (service)",
+        "~/get_available_states",
+        "lifecycle_msgs/srv/GetAvailableStates",
+        "all states",
+    ),
+    (
+        "serves (service)",
+        "~/get_available_transitions",
+        "lifecycle_msgs/srv/GetAvailableTransitions",
+        "the transitions that are possible now",
+    ),
+    (
+        "serves (service)",
+        "~/get_transition_graph",
+        "lifecycle_msgs/srv/GetAvailableTransitions",
+        "all transitions",
+    ),
+)
+"""What rclpy gives every lifecycle node: role, name, type, meaning."""
+
 TYPES_HEAD = """\
 ## Types of this package
 
@@ -93,8 +135,9 @@ As they stand in `msg/`, `srv/` and `action/`.
 """
 
 LIFECYCLE = """\
-This is a managed node: it has the services and the topic `~/transition_event` of every lifecycle
-node (`ros2 lifecycle get` and `set`).
+This is a managed node: it has the services and the topic of every lifecycle node
+([below](#managed-nodes)). All but `/diagnostics`, and the emergency stop of the arm, are there once
+it is configured, and its parameters may be changed while it is unconfigured.
 """
 
 
@@ -166,7 +209,7 @@ def page() -> str:
     sections = [node_section(node, words) for node in nodes]
     words.end()
     parts = [HEAD, qos_section(), topics_section(nodes), *sections]
-    parts += [options_section(), types_section()]
+    parts += [managed_section(), options_section(), types_section()]
     return "\n".join(part.rstrip() + "\n" for part in parts)
 
 
@@ -269,6 +312,12 @@ def written(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return f'"{value}"' if value == "" else str(value)
+
+
+def managed_section() -> str:
+    """What all managed nodes have."""
+    rows = [(role, code(name), code(type_), what) for role, name, type_, what in MANAGED_INTERFACES]
+    return MANAGED + "\n" + table(("", "name", "type", "what"), rows)
 
 
 def options_section() -> str:

@@ -80,7 +80,7 @@ def created(monkeypatch: pytest.MonkeyPatch) -> Iterator[Created]:
     spy("create_service", "serves", None)
     spy("create_client", "calls", None)
     checkpoint = ROOT / "checkpoints" / "nano"
-    arguments = ["--ros-args", "-p", f"checkpoint:={checkpoint}"]
+    arguments = ["--ros-args", "-p", f"checkpoint:={checkpoint}", "-p", "autostart:=false"]
     rclpy.init(args=arguments, signal_handler_options=SignalHandlerOptions.NO)
     yield found
     rclpy.try_shutdown()
@@ -110,8 +110,10 @@ def test_what_is_read_is_what_a_node_creates(executable: str, created: Created) 
     rows = list(write_interfaces.merged(read, words))
     always = {row.interface for row in rows if not row.when}
     module = importlib.import_module(f"internvla_ros.nodes.{executable}")
-    name = next(n for n in dir(module) if n.endswith("Node") and n != "Node" and "Life" not in n)
-    node = getattr(module, name)()
+    kinds = [each for each in vars(module).values() if isinstance(each, type)]
+    node = next(
+        each for each in kinds if issubclass(each, Node) and each.__module__ == module.__name__
+    )()
     try:
         if hasattr(node, "trigger_configure"):
             node.trigger_configure()

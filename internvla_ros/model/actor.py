@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,9 +43,16 @@ class Actor(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
+        cls,
+        name: str | Path,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        watch: Callable[[float], object] | None = None,
     ) -> Actor:
-        """The actor of a checkpoint alone, in eval mode; raises `CheckpointError`."""
+        """The actor of a checkpoint alone, in eval mode; raises `CheckpointError`.
+
+        `watch` is called with the share of the weights that is read, up to 1.
+        """
         checkpoint = read_checkpoint(name)
         return load_part(
             lambda: cls(checkpoint.config, checkpoint.statistics),
@@ -53,6 +60,7 @@ class Actor(nn.Module):
             "actor.",
             device,
             dtype,
+            watch,
         )
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -33,9 +33,16 @@ class Planner(Reader):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, device: str = "cpu", dtype: torch.dtype | None = None
+        cls,
+        name: str | Path,
+        device: str = "cpu",
+        dtype: torch.dtype | None = None,
+        watch: Callable[[float], object] | None = None,
     ) -> Planner:
-        """The planner of a checkpoint alone, in eval mode; raises `CheckpointError`."""
+        """The planner of a checkpoint alone, in eval mode; raises `CheckpointError`.
+
+        `watch` is called with the share of the weights that is read, up to 1.
+        """
         checkpoint = read_checkpoint(name)
         return load_part(
             lambda: cls(checkpoint.config, checkpoint.tokenizer),
@@ -43,6 +50,7 @@ class Planner(Reader):
             "planner.",
             device,
             dtype,
+            watch,
         )
 
     def prompt(self, instruction: str) -> str:

@@ -79,13 +79,14 @@ def load_weights(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     progress: bool | None = None,
+    watch: Callable[[float], object] | None = None,
 ) -> None:
     """Load strictly; one error names what is missing, unexpected or of another shape.
 
     With a `part` ("actor."), `network` is that part of the policy and only the entries so prefixed
     are read. A network built within `WeightsOnMeta` gets its weights on `device` and as `dtype`, or
     as they are stored; one that has memory keeps its own device and type. `progress`: a bar of the
-    bytes read; None: only on a terminal.
+    bytes read; None: only on a terminal. `watch` is called with the share of them, up to 1.
     """
     own = network.state_dict(keep_vars=True)
     ties = tied_entries(network)
@@ -100,15 +101,24 @@ def load_weights(
         disable=None if progress is None else not progress,
     )
     staging = staging_area()
+    done = 0
+
+    def read(count: int) -> None:
+        nonlocal done
+        done += count
+        bar.update(count)
+        if watch is not None:
+            watch(done / total)
+
     with bar, torch.no_grad():
         for name, tensor in own.items():
             entry = source.entries.get(part + name)
             if name in ties or entry is None:
                 continue
             if hollow:
-                _put(network, name, entry.read(dtype, device, bar.update, staging))
+                _put(network, name, entry.read(dtype, device, read, staging))
             else:
-                tensor.copy_(entry.read(tensor.dtype, tensor.device, bar.update, staging))
+                tensor.copy_(entry.read(tensor.dtype, tensor.device, read, staging))
     if hollow:
         for name, first in ties.items():
             _tie(network, name, first)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 
@@ -23,24 +22,26 @@ from internvla_ros.nodes.converters import (
     chunk_to_message,
     tensor_to_array,
 )
-from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
+from internvla_ros.nodes.diagnostics import OK, WARN, Health
 from internvla_ros.nodes.joints import JointHistory, JointReader, JointReading, JointStateError
+from internvla_ros.nodes.managed import Managed, ManagedNode, Tell
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.policy import LOCAL, load_actor, statistics_for, views_for
+from internvla_ros.nodes.policy import LOCAL, load_actor, release, statistics_for, views_for
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
 from internvla_ros.robots.description import urdf
-from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.robots.embodiment import Embodiment, load_embodiment
 from internvla_ros.serving.errors import PolicyClientError
+from internvla_ros.serving.local import ActorPart
 from internvla_ros.serving.plan import PlanArrays
 
 _STATE_TOLERANCE = 0.15  # s between the views and the joint state that goes with them
 
 
 @dataclass(frozen=True)
-class ActorConfig:
+class ActorConfig(Managed):
     """Parameters of actor_node."""
 
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
@@ -60,20 +61,45 @@ class ActorConfig:
     seed: int = setting(0, "of the noise that a chunk is made from", minimum=0, maximum=2**31 - 1)
 
 
-class ActorNode(Node):
+@dataclass(frozen=True)
+class Loaded:
+    """What an actor acts with: its parameters, its robot, its part of the policy, and which of the
+    policy's statistics un-normalise its actions (None: the only ones)."""
+
+    config: ActorConfig
+    robot: Embodiment
+    kinematics: Kinematics
+    actor: ActorPart
+    unnorm_key: str | None
+
+
+class ActorNode(ManagedNode):
     """CameraViews, Plan and joint_states in; ActionChunk out. Never waits for the planner."""
+
+    _config: ActorConfig
+    _robot: Embodiment
+    _kinematics: Kinematics
+    _actor: ActorPart
+    _unnorm_key: str | None
 
     def __init__(self) -> None:
         super().__init__("actor")
-        self._config = declare(self, ActorConfig)
-        self._robot = load_embodiment(self._config.robot)
-        self._kinematics = Kinematics(
-            urdf(self._robot.name), self._robot.joints, self._robot.tip_frame
-        )
-        self._actor = load_actor(self._config.policy, self._config.checkpoint, self._config.device)
-        self._unnorm_key = statistics_for(
-            self._actor.datasets, self._config.unnorm_key, self._robot.unnorm_key
-        )
+        if declare(self, ActorConfig).autostart:
+            self.start()
+
+    def load(self, tell: Tell) -> Loaded:
+        """The weights, and the robot that they are to move."""
+        config = declare(self, ActorConfig)
+        robot = load_embodiment(config.robot)
+        kinematics = Kinematics(urdf(robot.name), robot.joints, robot.tip_frame)
+        actor = load_actor(config.policy, config.checkpoint, config.device, tell)
+        key = statistics_for(actor.datasets, config.unnorm_key, robot.unnorm_key)
+        return Loaded(config, robot, kinematics, actor, key)
+
+    def configure(self, loaded: Loaded) -> None:
+        """Listen, and know nothing yet."""
+        self._config, self._robot, self._kinematics = loaded.config, loaded.robot, loaded.kinematics
+        self._actor, self._unnorm_key = loaded.actor, loaded.unnorm_key
         self._reader = JointReader(self._robot)
         self._history = JointHistory()
         self._commitments = Commitments()
@@ -89,8 +115,16 @@ class ActorNode(Node):
         self.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_IN)
         self.create_subscription(ExecutionState, "execution_state", self._on_execution, EVENTS)
         self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
-        self._diagnostics = Diagnostics(self, self._health)
         self.get_logger().info(f"ready with {self._actor.config.name}")
+
+    def activate(self) -> None:
+        """What was sent before is executed by now."""
+        self._commitments.forget()
+
+    def cleanup(self) -> None:
+        """Forget the weights."""
+        release(self._actor)
+        del self._actor
 
     def _on_instruction(self, message: String) -> None:
         self._instruction = message.data.strip()
@@ -122,6 +156,8 @@ class ActorNode(Node):
             self._history.add(reading)
 
     def _on_views(self, views: CameraViews) -> None:
+        if not self.active:
+            return
         now = seconds(self.get_clock().now().to_msg())
         stamp = seconds(views.header.stamp)
         reading = self._history.at(stamp, _STATE_TOLERANCE)
@@ -199,7 +235,8 @@ class ActorNode(Node):
         tip = self._kinematics.forward(reading.positions)
         return np.concatenate([tip.position, rot6d(tip.rotation), [reading.gripper]])
 
-    def _health(self) -> Health:
+    def health(self) -> Health:
+        """Why it is silent, or that it acts."""
         now = seconds(self.get_clock().now().to_msg())
         rate = self._meter.rate(now)
         values = {"rate": f"{rate:.1f}", "chunks": str(self._chunks)}

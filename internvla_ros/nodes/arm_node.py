@@ -6,13 +6,12 @@ import sys
 import time
 from dataclasses import dataclass
 
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float32, Header, String
 from std_srvs.srv import SetBool
 
 from internvla_ros.control.safety import Event, SafetyConfig
-from internvla_ros.motion.backend import BackendError
+from internvla_ros.motion.backend import BackendError, MotionBackend
 from internvla_ros.motion.clearance import Clearance
 from internvla_ros.motion.collision import CollisionModel
 from internvla_ros.motion.kinematics import Kinematics
@@ -20,21 +19,22 @@ from internvla_ros.msg import ActionChunk, ExecutionState
 from internvla_ros.nodes.arm import ArmController, ArmState, Report
 from internvla_ros.nodes.backends import MOTIONS, make_backend
 from internvla_ros.nodes.converters import ConversionError, message_to_chunk, pose_message
-from internvla_ros.nodes.diagnostics import ERROR, OK, WARN, Diagnostics, Health
+from internvla_ros.nodes.diagnostics import ERROR, OK, WARN, Health
 from internvla_ros.nodes.joints import JointReader, JointStateError
+from internvla_ros.nodes.managed import Managed, ManagedNode, Tell
 from internvla_ros.nodes.pacing import RateMeter
 from internvla_ros.nodes.parameters import declare, setting
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds, time_message
 from internvla_ros.robots.description import urdf
-from internvla_ros.robots.embodiment import load_embodiment
+from internvla_ros.robots.embodiment import Embodiment, load_embodiment
 
 _STATE_EVERY = 0.08  # s between two execution states
 
 
 @dataclass(frozen=True)
-class ArmConfig:
+class ArmConfig(Managed):
     """Parameters of arm_node."""
 
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
@@ -55,16 +55,41 @@ class ArmConfig:
     dry_run: bool = setting(False, "compute everything, send nothing to the robot")
 
 
-class ArmNode(Node):
-    """ActionChunk, instruction and joint_states in; JointTrajectory and ExecutionState out."""
+@dataclass(frozen=True)
+class Loaded:
+    """What an arm is moved with."""
+
+    config: ArmConfig
+    robot: Embodiment
+    arm: ArmController
+
+
+class ArmNode(ManagedNode):
+    """ActionChunk, instruction and joint_states in; JointTrajectory and ExecutionState out.
+
+    An emergency stop is taken in every state, and holds from one to the next.
+    """
+
+    _robot: Embodiment
+    _arm: ArmController
+    _backend: MotionBackend
 
     def __init__(self) -> None:
         super().__init__("arm")
+        self._stopped = ""  # how the emergency stop came, empty when there is none
+        self.create_subscription(Bool, "emergency_stop", self._on_stop, EVENTS)
+        self.create_service(SetBool, "emergency_stop", self._on_stop_service)
+        if declare(self, ArmConfig).autostart:
+            self.start()
+
+    def load(self, tell: Tell) -> Loaded:
+        """The robot, what surrounds it, and what moves it."""
         config = declare(self, ArmConfig)
-        self._robot = load_embodiment(config.robot)
-        kinematics = Kinematics(urdf(self._robot.name), self._robot.joints, self._robot.tip_frame)
-        self._arm = ArmController(
-            self._robot,
+        tell("loading the robot")
+        robot = load_embodiment(config.robot)
+        kinematics = Kinematics(urdf(robot.name), robot.joints, robot.tip_frame)
+        arm = ArmController(
+            robot,
             kinematics,
             chunk_timeout=config.chunk_timeout,
             safety=SafetyConfig(
@@ -74,11 +99,19 @@ class ArmNode(Node):
                 config.speed,
                 config.dry_run,
             ),
-            room=Clearance(CollisionModel(self._robot)),
+            room=Clearance(CollisionModel(robot)),
         )
-        self._dry_run = config.dry_run
+        return Loaded(config, robot, arm)
+
+    def configure(self, loaded: Loaded) -> None:
+        """Say how the arm is, and send nothing yet."""
+        self._robot, self._arm = loaded.robot, loaded.arm
+        if self._stopped:
+            self._arm.safety.stop(self._stopped)
+        self._dry_run = loaded.config.dry_run
         self._reader = JointReader(self._robot)
         self._meter = RateMeter()
+        self._instruction = ""
         self._cycles = 0
         self._last_cycle: float | None = None
         self._delay = -1.0
@@ -86,11 +119,9 @@ class ArmNode(Node):
         self._gripper_measured = 0.0
         self._period = 1.0 / self._robot.control_rate
         self._state_every = max(1, round(_STATE_EVERY / self._period))
-        self._backend = make_backend(config.motion, self, self._robot)
+        self._backend = make_backend(loaded.config.motion, self, self._robot, self._hindrance)
         self._engaged = False
         self._make_interfaces()
-        self._timer = self.create_timer(self._period, self._cycle)
-        self._diagnostics = Diagnostics(self, self._health)
 
     def _make_interfaces(self) -> None:
         self._state_out = self.create_publisher(ExecutionState, "execution_state", EVENTS)
@@ -98,8 +129,24 @@ class ArmNode(Node):
         self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         self.create_subscription(ActionChunk, "action_chunk", self._on_chunk, NEWEST)
         self.create_subscription(Float32, "speed", self._on_speed, EVENTS)
-        self.create_subscription(Bool, "emergency_stop", self._on_stop, EVENTS)
-        self.create_service(SetBool, "emergency_stop", self._on_stop_service)
+        self.create_timer(self._period, self._cycle)
+
+    def activate(self) -> None:
+        """Follow chunks for the instruction there is."""
+        self._arm.instruct(self._instruction, self._now())
+
+    def deactivate(self) -> None:
+        """Brake, whoever moves the arm; send nothing after that."""
+        self._arm.instruct("", self._now())
+        self._stop_planned_motion()
+
+    def at_rest(self) -> bool:
+        """Whether nothing has to be sent any more."""
+        return self._report.command is None
+
+    def cleanup(self) -> None:
+        """Forget the robot; an emergency stop is not forgotten."""
+        del self._arm, self._backend
 
     def _on_speed(self, message: Float32) -> None:
         self._arm.safety.slow(message.data)
@@ -115,16 +162,34 @@ class ArmNode(Node):
         if request.data:
             self._stop("by service")
         else:
-            self._arm.safety.release()
+            self._stopped = ""
+            if self.configured:
+                self._arm.safety.release()
             self.get_logger().warning("the emergency stop is released")
         response.success = True
         return response
 
     def _stop(self, how: str) -> None:
         """Latch the emergency stop; the arm brakes from the next cycle on."""
-        if not self._arm.safety.emergency:
+        if not self._stopped:
             self.get_logger().error(f"emergency stop {how}")
-        self._arm.safety.stop(how)
+        self._stopped = how
+        if self.configured:
+            self._arm.safety.stop(how)
+            self._stop_planned_motion()
+
+    def _stop_planned_motion(self) -> None:
+        """Have the backend stop what it does by itself: the control cycle brakes setpoints."""
+        if not self._engaged and not self._dry_run:
+            self._backend.stop(self._now())
+
+    def _hindrance(self) -> str:
+        """Why nobody may move the arm; empty when it may be moved."""
+        if self._stopped:
+            return f"emergency stop {self._stopped}"
+        if self._dry_run:
+            return "dry run: nothing is sent to the robot"
+        return "" if self.active else f"{self.get_name()} is {self.state}"
 
     def _on_joints(self, message: JointState) -> None:
         try:
@@ -138,11 +203,13 @@ class ArmNode(Node):
             self._arm.joints(reading, self._now())
 
     def _on_instruction(self, message: String) -> None:
-        self._arm.instruct(message.data.strip(), self._now())
+        self._instruction = message.data.strip()
+        if self.active:
+            self._arm.instruct(self._instruction, self._now())
 
     def _on_chunk(self, message: ActionChunk) -> None:
-        if not self._arm.expects(message.instruction.strip()):
-            return  # on its way while the instruction changed
+        if not self.active or not self._arm.expects(message.instruction.strip()):
+            return  # on its way while the instruction changed, or the state
         convention = self._robot.action
         try:
             if (message.delta_frame, message.rotation) != (
@@ -207,7 +274,7 @@ class ArmNode(Node):
         message = ExecutionState(
             header=header,
             state=report.state.value,
-            reason=report.reason,
+            reason=report.reason or ("" if self.active else self.state),
             chunk_sequence=report.chunk_sequence,
             chunk_age=report.chunk_age,
             gripper=report.gripper,
@@ -231,7 +298,8 @@ class ArmNode(Node):
             message.measured = pose_message(report.measured, header)
         return message
 
-    def _health(self) -> Health:
+    def health(self) -> Health:
+        """What the arm does, and what was prevented."""
         report = self._report
         values = {
             "control_rate": f"{self._meter.rate(time.monotonic()):.1f}",

@@ -62,8 +62,9 @@ class MoveItBackend:
         node: Node,
         robot: Embodiment,
         stream: TrajectoryBackend,
+        hindrance: Callable[[], str],
     ) -> None:
-        """`stream` takes the setpoints.
+        """`stream` takes the setpoints; `hindrance` says why the arm may not be moved, if so.
 
         Raises:
             BackendError: moveit_msgs is not installed.
@@ -71,6 +72,7 @@ class MoveItBackend:
         self._node = node
         self._robot = robot
         self._stream = stream
+        self._hindrance = hindrance
         self._tip = MeasuredTip(node, robot)
         self._streaming = False
         self._messages = PlanningMessages()
@@ -126,6 +128,10 @@ class MoveItBackend:
     def _on_goal(self, handle: ServerGoalHandle) -> None:
         """Begin a planned motion, or say at once why not."""
         goal = handle.request
+        hindrance = self._hindrance()
+        if hindrance:
+            text = f"the arm may not be moved: {hindrance}"
+            return _finish(handle, _Result.EXECUTION_FAILED, text)
         if self._streaming or self._motion is not None:
             return _finish(handle, _Result.BUSY, "the arm is moving already")
         if not self.planner_is_there:

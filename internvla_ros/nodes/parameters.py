@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 from rclpy.exceptions import ParameterException
+from rclpy.lifecycle import LifecycleNodeMixin
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -48,16 +49,19 @@ def setting(
 
 
 def declare(node: Node, config: type[Config]) -> Config:
-    """Declare every field of `config` as a read-only parameter of `node` and read them.
+    """Declare every field of `config` as a parameter of `node`, where it is none yet; read them.
+
+    They are read-only, except that managed nodes (see `managed`) let them be changed while
+    unconfigured, and read them again.
 
     Raises:
         ParameterError: a value has the wrong type, is out of range, or none of the choices.
     """
     values: dict[str, Any] = {}
+    read_only = not isinstance(node, LifecycleNodeMixin)
     for each in fields(config):  # type: ignore[arg-type]
-        default = list(each.default) if isinstance(each.default, tuple) else each.default
         try:
-            value = node.declare_parameter(each.name, default, _descriptor(each)).value
+            value = _value(node, each, read_only)
         except ParameterException as error:
             where = f"parameter '{each.name}' of {node.get_name()}"
             raise ParameterError(f"{where}: {error}") from error
@@ -71,12 +75,20 @@ def declare(node: Node, config: type[Config]) -> Config:
     return config(**values)
 
 
-def _descriptor(each: Field[Any]) -> ParameterDescriptor:
+def _value(node: Node, each: Field[Any], read_only: bool) -> Any:
+    """What the parameter for a field is, which is declared if it was not."""
+    if node.has_parameter(each.name):
+        return node.get_parameter(each.name).value
+    default = list(each.default) if isinstance(each.default, tuple) else each.default
+    return node.declare_parameter(each.name, default, _descriptor(each, read_only)).value
+
+
+def _descriptor(each: Field[Any], read_only: bool) -> ParameterDescriptor:
     """The ROS descriptor of one field."""
     if each.default is MISSING:
         raise TypeError(f"{each.name}: a node parameter needs a default")
     limits: Limits = each.metadata["limits"]
-    descriptor = ParameterDescriptor(description=each.metadata["description"], read_only=True)
+    descriptor = ParameterDescriptor(description=each.metadata["description"], read_only=read_only)
     if limits.choices:
         descriptor.additional_constraints = f"one of {', '.join(limits.choices)}"
     if limits.minimum is not None and limits.maximum is not None:

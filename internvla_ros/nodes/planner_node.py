@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.node import Node
 from std_msgs.msg import String
 
 from internvla_ros.msg import CameraViews, Plan, SpatialPrediction
@@ -18,11 +17,12 @@ from internvla_ros.nodes.converters import (
     array_to_tensor,
     image_to_rgb,
 )
-from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
+from internvla_ros.nodes.diagnostics import OK, WARN, Health
 from internvla_ros.nodes.instruction import InstructionError, check_instruction
+from internvla_ros.nodes.managed import Managed, ManagedNode, Tell
 from internvla_ros.nodes.pacing import RateLimit, RateMeter
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.policy import LOCAL, load_planner, views_for
+from internvla_ros.nodes.policy import LOCAL, load_planner, release, views_for
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
@@ -35,7 +35,7 @@ from internvla_ros.srv import Ground
 
 
 @dataclass(frozen=True)
-class PlannerConfig:
+class PlannerConfig(Managed):
     """Parameters of planner_node."""
 
     robot: str = setting("widowx_250s", "the robot's name, or the path of its YAML file")
@@ -48,17 +48,29 @@ class PlannerConfig:
     )
 
 
-class PlannerNode(Node):
+class PlannerNode(ManagedNode):
     """CameraViews and instruction in; Plan and SpatialPrediction out; service `ground`."""
+
+    _config: PlannerConfig
+    _planner: PlannerPart
 
     def __init__(self) -> None:
         super().__init__("planner")
-        self._config = declare(self, PlannerConfig)
-        self._cameras = [camera.name for camera in load_embodiment(self._config.robot).cameras]
-        self._planner = load_planner(
-            self._config.policy, self._config.checkpoint, self._config.device
-        )
-        _warm_up(self._planner)
+        if declare(self, PlannerConfig).autostart:
+            self.start()
+
+    def load(self, tell: Tell) -> tuple[PlannerConfig, PlannerPart]:
+        """The weights, warmed up."""
+        config = declare(self, PlannerConfig)
+        load_embodiment(config.robot)
+        planner = load_planner(config.policy, config.checkpoint, config.device, tell)
+        tell("warming up")
+        _warm_up(planner)
+        return config, planner
+
+    def configure(self, loaded: tuple[PlannerConfig, PlannerPart]) -> None:
+        """Listen, and say what is known."""
+        self._config, self._planner = loaded
         self._instruction = ""
         self._instructions = 0
         self._plans = 0
@@ -73,8 +85,12 @@ class PlannerNode(Node):
         self.create_subscription(String, "instruction", self._on_instruction, LATCHED)
         self.create_subscription(CameraViews, "camera_views", self._on_views, NEWEST)
         self.create_service(Ground, "ground", self._on_ground)
-        self._diagnostics = Diagnostics(self, self._health)
         self.get_logger().info(f"ready with {self._planner.config.name}")
+
+    def cleanup(self) -> None:
+        """Forget the weights."""
+        release(self._planner)
+        del self._planner
 
     def _on_instruction(self, message: String) -> None:
         if message.data == "":
@@ -92,7 +108,7 @@ class PlannerNode(Node):
         self._limit = RateLimit(self._config.rate)
 
     def _on_views(self, views: CameraViews) -> None:
-        if not self._instruction or not self._limit.ready(self._now()):
+        if not self.active or not self._instruction or not self._limit.ready(self._now()):
             return
         started = time.perf_counter()
         try:
@@ -160,6 +176,9 @@ class PlannerNode(Node):
 
     def _on_ground(self, request: Ground.Request, response: Ground.Response) -> Ground.Response:
         started = time.perf_counter()
+        if not self.active:
+            response.message = f"the planner is {self.state}: activate it"
+            return response
         try:
             query = check_instruction(request.query)
             image = image_to_rgb(request.image)
@@ -185,7 +204,8 @@ class PlannerNode(Node):
         response.message = "" if response.success else f"the planner found no '{query}'"
         return response
 
-    def _health(self) -> Health:
+    def health(self) -> Health:
+        """Whether there is anything to plan, and anything to see."""
         rate = self._meter.rate(self._now())
         values = {"rate": f"{rate:.1f}", "plans": str(self._plans)}
         if not self._instruction:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,12 +26,15 @@ class PolicyError(RuntimeError):
     """There is no policy to run."""
 
 
-def load_planner(policy: str, checkpoint: str, device: str) -> PlannerPart:
+def load_planner(
+    policy: str, checkpoint: str, device: str, tell: Callable[[str], None]
+) -> PlannerPart:
     """The planner of a policy server, or of a checkpoint folder and no weight of the actor.
 
     Args:
         policy: "local", or a server's address (ws://host:port).
         checkpoint, device: of a local one.
+        tell: takes a line about how far it is.
 
     Raises:
         PolicyError: no policy is named.
@@ -39,19 +42,33 @@ def load_planner(policy: str, checkpoint: str, device: str) -> PlannerPart:
         PolicyClientError: the server cannot be reached, or is none.
     """
     if policy != LOCAL:
-        return _remote(policy)
+        return _remote(policy, tell)
+    tell("importing PyTorch")
     from internvla_ros.model.planner import Planner
 
-    return LocalPlanner(Planner.from_pretrained(_named(checkpoint), device))
+    loaded = Planner.from_pretrained(_named(checkpoint), device, watch=_percentage(tell))
+    return LocalPlanner(loaded)
 
 
-def load_actor(policy: str, checkpoint: str, device: str) -> ActorPart:
+def load_actor(policy: str, checkpoint: str, device: str, tell: Callable[[str], None]) -> ActorPart:
     """The actor of a policy server, or of a checkpoint folder; see `load_planner`."""
     if policy != LOCAL:
-        return _remote(policy)
+        return _remote(policy, tell)
+    tell("importing PyTorch")
     from internvla_ros.model.actor import Actor
 
-    return LocalActor(Actor.from_pretrained(_named(checkpoint), device))
+    return LocalActor(Actor.from_pretrained(_named(checkpoint), device, watch=_percentage(tell)))
+
+
+def release(part: PlannerPart | ActorPart) -> None:
+    """End the connection of a remote planner or actor; a local one has nothing to be ended."""
+    close = getattr(part, "close", None)
+    if callable(close):
+        close()
+
+
+def _percentage(tell: Callable[[str], None]) -> Callable[[float], None]:
+    return lambda share: tell(f"loading weights {100.0 * share:.0f} %")
 
 
 def statistics_for(datasets: Sequence[str], asked: str, usual: str) -> str | None:
@@ -84,10 +101,11 @@ def _named(checkpoint: str) -> str:
     return checkpoint
 
 
-def _remote(policy: str) -> PolicyClient:
+def _remote(policy: str, tell: Callable[[str], None]) -> PolicyClient:
     """A client that knows its policy, and from now on never waits for a lost server."""
     if not is_remote(policy):
         raise PolicyError(f"parameter 'policy' is '{policy}'; give 'local' or ws://host:port")
+    tell(f"asking {policy}")
     from internvla_ros.serving.client import PolicyClient
 
     client = PolicyClient(policy, timeout=_REPLY_TIMEOUT, patience=_START_PATIENCE)

@@ -57,7 +57,8 @@ def serve(
 ) -> int:
     """Initialise ROS, make the node, spin it until a signal comes, and clean up.
 
-    A node that holds something may have a method `close`, called before it is destroyed.
+    A node that holds something may have a method `close`, called before it is destroyed. One that
+    starts after it was made (see `managed`) says in `failure` why it could not.
 
     Args:
         make: makes the node; raises ValueError, RuntimeError or OSError with one clear line when
@@ -66,7 +67,7 @@ def serve(
         coroutines: the node's callbacks await futures. The events executor, which needs half the
             CPU time, turns without rest while one does, so that the other executor is used then.
     Returns:
-        The exit status: 0 after a signal, 2 when the node could not be made.
+        The exit status: 0 after a signal, 2 when the node could not be made or started.
     """
     signals = _Signals()
     node: Node | None = None
@@ -80,18 +81,29 @@ def serve(
     except (ValueError, RuntimeError, OSError) as error:
         if node is not None:
             raise
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
-        return START_FAILED
+        return _failed(str(error))
     finally:
         signals.spinning = True
         _shut_down(node)
-    return 0
+    failure = _failure(node)
+    return _failed(failure) if failure else 0
+
+
+def _failed(reason: str) -> int:
+    """Say why there is no node; the exit status."""
+    print(f"error: {' '.join(reason.split())}", file=sys.stderr, flush=True)
+    return START_FAILED
+
+
+def _failure(node: Node) -> str:
+    """Why a node that was made could not start."""
+    return str(getattr(node, "failure", ""))
 
 
 def _spin(node: Node, executor: Executor, signals: _Signals) -> None:
     executor.add_node(node)
     try:
-        while rclpy.ok() and not signals.stop:
+        while rclpy.ok() and not signals.stop and not _failure(node):
             executor.spin_once(timeout_sec=_WAKE)
     finally:
         executor.remove_node(node)

@@ -162,6 +162,8 @@ def node(name: str, *words: str) -> subprocess.Popen[str]:
         ("camera_node", "rate:=-1.0", "'rate' of camera"),
         ("arm_node", "motion:=telepathy", "'motion' of arm is 'telepathy'; it must be one of"),
         ("task_node", "timeout:=soon", "'timeout' of task"),
+        ("arm_node", "robot:=r2d2", "unknown robot 'r2d2'"),
+        ("planner_node", "checkpoint:=/nowhere", "no checkpoint folder at /nowhere"),
         ("sim_node", "robot:=r2d2", "unknown robot 'r2d2'"),
     ],
 )

@@ -1,0 +1,152 @@
+"""`internvla lifecycle`: look at, and change, the state of a managed node."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+
+from internvla_ros.nodes.qos import EVENTS
+
+_TURN = 0.05  # s
+_ANSWER = 10.0  # s for a node to say its state
+_FAILED = 1
+TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
+
+
+class LifecycleError(RuntimeError):
+    """There is no such node, or it does not answer."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The node, and what it is to do."""
+    parser.description = (
+        "Look at, or change, the state of a managed node: planner, actor and arm, or one of others."
+    )
+    parser.add_argument("node", metavar="NODE", help="its name, as planner or /left/planner")
+    parser.add_argument(
+        "action",
+        choices=(*TRANSITIONS, "state"),
+        help="configure loads, activate starts, deactivate holds, cleanup frees, shutdown is the "
+        "end; state only asks",
+    )
+    parser.add_argument(
+        "--patience", type=float, default=5.0, help="s to look for the node", metavar="S"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=600.0, help="s for the transition", metavar="S"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the node's state in the end; status 1 when the transition failed, which is told."""
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    remote = Remote("/" + args.node.strip("/"))
+    try:
+        remote.find(args.patience)
+        succeeded = args.action == "state" or remote.change(args.action, args.timeout)
+        print(remote.state())
+        if not succeeded:
+            print(
+                f"internvla lifecycle: {args.node} did not {args.action}: {remote.said}",
+                file=sys.stderr,
+            )
+        return 0 if succeeded else _FAILED
+    finally:
+        remote.close()
+        rclpy.try_shutdown()
+
+
+class Remote:
+    """A managed node of another process."""
+
+    def __init__(self, name: str) -> None:
+        """`name` with its namespace, from the root."""
+        self._name = name
+        self._node: Node = rclpy.create_node("lifecycle_client")
+        self._executor = SingleThreadedExecutor()
+        self._executor.add_node(self._node)
+        self._change = self._node.create_client(ChangeState, f"{name}/change_state")
+        self._get = self._node.create_client(GetState, f"{name}/get_state")
+        self._node.create_subscription(
+            DiagnosticArray, "/diagnostics", self._on_diagnostics, EVENTS
+        )
+        self._telling = False
+        self.said = ""
+        """What the node said last of itself, on /diagnostics."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        self._executor.shutdown()
+        self._node.destroy_node()
+
+    def find(self, patience: float) -> None:
+        """
+        Raises:
+            LifecycleError: it is not there within `patience` s.
+        """
+        if not self._wait(self._there, patience):
+            known = ", ".join(self.others()) or "none"
+            raise LifecycleError(
+                f"no managed node {self._name} is seen; managed nodes that are: {known}"
+            )
+
+    def others(self) -> list[str]:
+        """All managed nodes that are seen."""
+        ask = self._node.get_service_names_and_types_by_node
+        return sorted(
+            service.removesuffix("/change_state")
+            for name, namespace in self._node.get_node_names_and_namespaces()
+            for service, kinds in ask(name, namespace)
+            if "lifecycle_msgs/srv/ChangeState" in kinds
+        )
+
+    def state(self) -> str:
+        """The label of its state."""
+        response = self._answer(self._get.call_async(GetState.Request()), _ANSWER)
+        return str(response.current_state.label)
+
+    def change(self, label: str, timeout: float) -> bool:
+        """Whether a transition succeeded, within `timeout` s; what the node says is passed on."""
+        request = ChangeState.Request()
+        request.transition.label = label
+        self._telling, self.said = True, ""
+        succeeded = bool(self._answer(self._change.call_async(request), timeout).success)
+        self._telling = False
+        if not succeeded:
+            self._wait(lambda: bool(self.said), 2.0)
+        return succeeded
+
+    def _there(self) -> bool:
+        return self._change.service_is_ready() and self._get.service_is_ready()
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if f"/{status.name}" == self._name and status.message != self.said:
+                self.said = status.message
+                if self._telling:
+                    print(self.said, flush=True)
+
+    def _answer(self, future: Future, timeout: float) -> Any:
+        if not self._wait(future.done, timeout):
+            raise LifecycleError(f"{self._name} did not answer within {timeout:g} s")
+        return future.result()
+
+    def _wait(self, condition: Callable[[], bool], patience: float) -> bool:
+        """Whether a condition holds within `patience` s."""
+        deadline = time.monotonic() + patience
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            self._executor.spin_once(timeout_sec=_TURN)
+        return True
