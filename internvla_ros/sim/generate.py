@@ -23,9 +23,9 @@ from internvla_ros.data.episode import Episode, Frame
 from internvla_ros.data.grounding import GroundingFrame, episode_frames, write_llava
 from internvla_ros.data.lerobot import EpisodeWriter, LeRobotDataset
 from internvla_ros.data.snapshots import SnapshotWriter, read_snapshots
+from internvla_ros.distributed.local import LocalWorkers, stop_requests
 from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.sim.engine import PUSHES, Noise, RolloutError, rollout, snapshot
-from internvla_ros.sim.parallel import in_order, stop_requests
 from internvla_ros.sim.scene import sample_scene
 from internvla_ros.sim.world import World
 
@@ -130,7 +130,8 @@ def _attempts(
     seeds = (episode_seed(seed, index) for index in itertools.count())
     missing = (number for number in seeds if number not in writer.seeds)
     failures = 0
-    with closing(in_order(_work_on_episode, missing, workers, _start_worker, start)) as results:
+    found = LocalWorkers(workers).map(_work_on_episode, missing, _start_worker, start)
+    with closing(found) as results:
         for result in results:
             if isinstance(result, Episode):
                 failures = 0
@@ -156,7 +157,7 @@ def _write_snapshots(
         return 0
     with SnapshotWriter(folder) as writer:
         seeds = [snapshot_seed(seed, index) for index in range(len(writer), count)]
-        frames = in_order(_work_on_snapshot, seeds, workers, _start_worker, start)
+        frames = LocalWorkers(workers).map(_work_on_snapshot, seeds, _start_worker, start)
         with closing(frames), _bar("snapshots", len(writer), count, progress) as bar:
             for frame in frames:
                 writer.write(frame)
