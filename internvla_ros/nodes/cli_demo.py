@@ -23,6 +23,7 @@ from internvla_ros.nodes.instruction import check_instruction
 from internvla_ros.nodes.preflight import check, find_checkpoint
 from internvla_ros.nodes.processes import age, cpu_seconds
 from internvla_ros.nodes.screen import Screen, window_problem
+from internvla_ros.nodes.shared_memory import clear_shared_memory
 from internvla_ros.nodes.signals import interruptible, patient
 from internvla_ros.nodes.supervisor import Supervisor, processes
 from internvla_ros.robots.embodiment import robot_choices
@@ -146,6 +147,7 @@ class _Demo:
         self._console = Console(sys.stderr, [node.name for node in nodes])
         specs = processes(nodes, options.namespace)
         os.environ.update(environment())
+        clear_shared_memory()
         self._supervisor = Supervisor(specs, self._log)
         stack.callback(self._supervisor.stop)
         self._supervisor.start()

@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from internvla_ros.bringup import Options, check_choices, environment, graph, require_programs
 from internvla_ros.nodes.console import Console
 from internvla_ros.nodes.preflight import check_policy
+from internvla_ros.nodes.shared_memory import clear_shared_memory
 from internvla_ros.nodes.signals import interruptible, patient
 from internvla_ros.nodes.supervisor import Supervisor, processes
 
@@ -48,6 +49,9 @@ def run(args: argparse.Namespace) -> int:
     specs = processes(nodes, options.namespace)
     console = Console(sys.stdout, [node.name for node in nodes])
     supervisor = Supervisor(specs, console.line, environment())
+    cleared = clear_shared_memory()
+    if cleared.segments:
+        print(f"internvla up: {cleared}", file=sys.stderr)
     with interruptible():
         try:
             supervisor.start()
