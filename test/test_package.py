@@ -24,7 +24,7 @@ INTERFACES = sorted(
 # A part may import its own layer's parts and those of the layers below, never those above.
 LAYERS = (
     {"spatial", "robots", "motion", "control", "resources"},
-    {"data", "drivers", "model", "recording"},
+    {"data", "distributed", "drivers", "model", "recording"},
     {"sim", "train", "evaluate", "serving", "dashboard"},
     {"node_spec", "external_nodes", "real_hardware", "bringup", "nodes", "cli"},
 )
