@@ -45,6 +45,7 @@ COMMANDS = (
         "internvla_ros.evaluate.libero.cli_import",
         "make a dataset of LIBERO's own demonstrations",
     ),
+    Command("dataset", "internvla_ros.data.cli", "tell of, check or convert a dataset"),
     Command("ground", "internvla_ros.model.cli_ground", "ask a policy where things are"),
     Command("checkpoint", "internvla_ros.model.cli_checkpoint", "inspect or convert a checkpoint"),
 )

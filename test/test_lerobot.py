@@ -251,7 +251,7 @@ def test_missing_column_names_file_and_column(root: Path) -> None:
     ("file", "content", "message"),
     [
         ("data/chunk-000/episode_000000.parquet", "PAR1", "cannot be read as parquet"),
-        ("meta/info.json", '{"codebase_version": "v3.0"}', "codebase_version is 'v3.0'"),
+        ("meta/info.json", '{"codebase_version": "v2.0"}', "codebase_version is 'v2.0'"),
         ("meta/info.json", '{"codebase_version": "v2.1"}', "lacks total_episodes"),
         ("meta/info.json", "{", "cannot be read as JSON"),
         ("meta/episodes.jsonl", "", "lists 0 episodes where meta/info.json counts 2"),

@@ -32,7 +32,6 @@ from scipy.spatial.transform import Rotation
 from internvla_ros.data.grounding import GroundingFrame
 from internvla_ros.data.lerobot import LeRobotDataset, RecordedEpisode
 from internvla_ros.data.lerobot.layout import DatasetError
-from internvla_ros.data.lerobot.video import stream
 from internvla_ros.data.pickles import load_plain
 from internvla_ros.data.trace import future_waypoints
 
@@ -225,8 +224,11 @@ class InternEpisode:
 
     def missing(self) -> dict[str, str]:
         """camera -> why it has no pictures."""
-        paths = {name: self._dataset.video_path(self.index, name) for name in self.cameras}
-        return {name: f"{path} does not exist" for name, path in paths.items() if not path.exists()}
+        return {
+            name: f"{self._dataset.video_path(self.index, name)} does not exist"
+            for name in self.cameras
+            if not self._dataset.has_video(self.index, name)
+        }
 
     def frames(self, stride: int = 1) -> Iterator[InternFrame]:
         """Every `stride`-th frame; videos are decoded along the way, never as a whole.
@@ -236,7 +238,7 @@ class InternEpisode:
         """
         missing = self.missing()
         videos = {
-            name: stream(self._dataset.video_path(self.index, name), len(self))
+            name: self._dataset.stream(self.index, name)
             for name in self.cameras
             if name not in missing
         }

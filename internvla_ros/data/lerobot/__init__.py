@@ -1,4 +1,4 @@
-"""LeRobot datasets, version 2.1: parquet columns, one video a camera and episode, JSON metadata.
+"""LeRobot datasets: parquet columns, videos and metadata, written as v2.1, read as v2.1 and v3.0.
 
 with EpisodeWriter("data/demo", fps=5, cameras=("front", "wrist")) as writer:
     writer.write(episode)

@@ -1,4 +1,4 @@
-"""The fixed facts of the LeRobot v2.1 layout, and its small JSON files."""
+"""The fixed facts of the LeRobot layouts v2.1 and v3.0, and their small JSON files."""
 
 from __future__ import annotations
 
@@ -17,6 +17,16 @@ MODALITY = "meta/modality.json"
 EPISODES = "meta/episodes.jsonl"
 EPISODES_STATS = "meta/episodes_stats.jsonl"
 TASKS = "meta/tasks.jsonl"
+STATS = "meta/stats.json"
+
+CHUNKED_VERSION = "v3.0"
+CHUNKED_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+CHUNKED_VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_FOLDER = "meta/episodes"
+EPISODES_TABLE = "meta/episodes/chunk-000/file-000.parquet"
+TASKS_TABLE = "meta/tasks.parquet"
+VERSIONS = (CODEBASE_VERSION, CHUNKED_VERSION)
+
 TEMPORARY_SUFFIX = ".tmp"
 SIBLINGS = ("snapshots", "grounding")
 """Folders that may stand beside the layout's own in a dataset."""

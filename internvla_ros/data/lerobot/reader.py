@@ -1,20 +1,20 @@
-"""Reading LeRobot v2.1 datasets, our own and others'."""
+"""Reading LeRobot datasets of versions 2.1 and 3.0, our own and others'."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from internvla_ros.data.episode import Episode
 from internvla_ros.data.lerobot import layout, video
 from internvla_ros.data.lerobot.layout import DatasetError
+from internvla_ros.data.lerobot.places import VideoPlace, places
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class RecordedEpisode:
         index: the episode's number in its dataset.
         instruction: its (first) task in words.
         columns: name -> [T] or [T, n] array; binary columns are object arrays of bytes.
-        meta: its line of meta/episodes.jsonl.
-        path: the parquet file.
+        meta: its line of meta/episodes.jsonl, or what a v3.0 dataset says of it.
+        path: the parquet file, which it may share with others.
     """
 
     index: int
@@ -50,7 +50,7 @@ class RecordedEpisode:
         """A value of the episode's metadata such as "pick", "objects" or "seed"."""
         if name not in self.meta:
             raise DatasetError(
-                f"episode {self.index} has no {name!r} in {layout.EPISODES}: "
+                f"episode {self.index} has no {name!r} in its metadata: "
                 "the dataset carries no such annotation"
             )
         return self.meta[name]
@@ -83,8 +83,10 @@ class LeRobotDataset:
     Attributes:
         root: its folder.
         info: the content of meta/info.json.
+        version: "v2.1" or "v3.0".
         fps: frames a second.
-        episodes: the lines of meta/episodes.jsonl, by episode index.
+        places: where each episode's parts lie.
+        episodes: what is known of each episode, as the lines of v2.1's meta/episodes.jsonl.
         tasks: task index -> words.
         cameras: camera name -> video feature, e.g. "front" -> "observation.images.front".
 
@@ -104,17 +106,17 @@ class LeRobotDataset:
             for name, feature in self.features.items()
             if feature.get("dtype") == "video"
         }
-        self.tasks = _read_tasks(self.root / layout.TASKS)
-        self.episodes = _read_episodes(
-            self.root / layout.EPISODES, int(self.info["total_episodes"])
-        )
+        self.version = str(self.info["codebase_version"])
+        self.places = places(self.root, self.info)
+        self.tasks = self.places.tasks
+        self.episodes = self.places.episodes
 
     def __len__(self) -> int:
         return len(self.episodes)
 
     def size(self, camera: str) -> tuple[int, int]:
         """The stored (width, height) of a camera."""
-        height, width, _ = self.features[self._video_key(camera)]["shape"]
+        height, width, _ = self.features[self.video_key(camera)]["shape"]
         return int(width), int(height)
 
     def episode(self, index: int, columns: Sequence[str] | None = None) -> RecordedEpisode:
@@ -124,26 +126,33 @@ class LeRobotDataset:
             DatasetError: no such episode, or its file is missing, damaged, lacks a column or has
                 another number of rows than the metadata says.
         """
-        meta = self._meta(index)
-        path = self.root / self._format(self.info["data_path"], index)
         declared = [name for name, feature in self.features.items() if feature["dtype"] != "video"]
         names = declared if columns is None else list(columns)
-        table = _read_parquet(path, names)
+        table = self.rows(index, names)
+        meta = self._meta(index)
+        values = {name: to_array(table[name]) for name in names}
+        path = self.places.data_path(index)
+        return RecordedEpisode(index, self._instruction(meta), values, meta, path)
+
+    def rows(self, index: int, columns: Sequence[str]) -> pa.Table:
+        """These columns of an episode as they are stored; raises as `episode` does."""
+        meta = self._meta(index)
+        table = self.places.rows(index, columns)
         if table.num_rows != meta["length"]:
             raise DatasetError(
-                f"{path} has {table.num_rows} rows where {layout.EPISODES} says {meta['length']}"
+                f"{self.places.data_path(index)} has {table.num_rows} rows of episode {index} "
+                f"where {self.places.source} says {meta['length']}"
             )
-        values = {name: _to_array(table[name]) for name in names}
-        return RecordedEpisode(index, self._instruction(meta), values, meta, path)
+        return table
 
     def has_video(self, index: int, camera: str) -> bool:
         """The video's file is there."""
-        return self.video_path(index, camera).is_file()
+        place = self._place(index, camera)
+        return place is not None and place.path.is_file()
 
     def video_path(self, index: int, camera: str) -> Path:
-        """Where the video of an episode's camera is stored."""
-        key = self._video_key(camera)
-        return self.root / self._format(self.info["video_path"], index, video_key=key)
+        """The video of an episode's camera, which a v3.0 dataset's episodes share."""
+        return self._video(index, camera).path
 
     def frames(
         self, index: int, camera: str, size: tuple[int, int] | None = None
@@ -153,8 +162,13 @@ class LeRobotDataset:
         Raises:
             DatasetError: the video is missing, damaged or of another length.
         """
-        length = int(self._meta(index)["length"])
-        return video.decode(self.video_path(index, camera), length, size)
+        place = self._video(index, camera)
+        return video.decode(place.path, int(self._meta(index)["length"]), size, place.start)
+
+    def stream(self, index: int, camera: str) -> Iterator[NDArray[np.uint8]]:
+        """Decode a camera frame by frame, T times uint8[h, w, 3]; raises as `frames` does."""
+        place = self._video(index, camera)
+        return video.stream(place.path, int(self._meta(index)["length"]), place.start)
 
     def load(self, index: int) -> Episode:
         """The whole episode with its videos, as it was written (images lossily compressed)."""
@@ -184,11 +198,18 @@ class LeRobotDataset:
             )
         return self.episodes[index]
 
-    def _format(self, template: str, index: int, **values: str) -> str:
-        chunk = index // int(self.info["chunks_size"])
-        return template.format(episode_chunk=chunk, episode_index=index, **values)
+    def _place(self, index: int, camera: str) -> VideoPlace | None:
+        self._meta(index)
+        return self.places.video(index, self.video_key(camera))
 
-    def _video_key(self, camera: str) -> str:
+    def _video(self, index: int, camera: str) -> VideoPlace:
+        place = self._place(index, camera)
+        if place is None:
+            raise DatasetError(f"episode {index} of {self.root} has no video of {camera}")
+        return place
+
+    def video_key(self, camera: str) -> str:
+        """The feature of a camera, which may be named by either."""
         if camera in self.cameras:
             return self.cameras[camera]
         if camera in self.cameras.values():
@@ -205,10 +226,10 @@ class LeRobotDataset:
 def _read_info(path: Path) -> dict[str, Any]:
     info = layout.read_json(path)
     version = info.get("codebase_version")
-    if version != layout.CODEBASE_VERSION:
+    if version not in layout.VERSIONS:
         raise DatasetError(
             f"{path}: codebase_version is {version!r}, this reader reads "
-            f"{layout.CODEBASE_VERSION!r}: convert the dataset with LeRobot's scripts"
+            f"{' and '.join(layout.VERSIONS)}: convert the dataset with LeRobot's scripts"
         )
     needed = ("total_episodes", "chunks_size", "fps", "data_path", "features")
     missing = [name for name in needed if name not in info]
@@ -217,43 +238,7 @@ def _read_info(path: Path) -> dict[str, Any]:
     return info
 
 
-def _read_tasks(path: Path) -> dict[int, str]:
-    rows = layout.read_json_lines(path)
-    try:
-        return {int(row["task_index"]): str(row["task"]) for row in rows}
-    except KeyError as error:
-        raise DatasetError(f"{path} has a line without {error}") from error
-
-
-def _read_episodes(path: Path, total: int) -> list[dict[str, Any]]:
-    rows = layout.read_json_lines(path)
-    if len(rows) < total:
-        raise DatasetError(f"{path} lists {len(rows)} episodes where {layout.INFO} counts {total}")
-    for number, row in enumerate(rows):
-        if row.get("episode_index") != number or "length" not in row:
-            raise DatasetError(
-                f"{path}:{number + 1} must be episode_index {number} with its length"
-            )
-    return rows
-
-
-def _read_parquet(path: Path, names: Sequence[str]) -> pa.Table:
-    try:
-        file = pq.ParquetFile(path)
-        present = set(file.schema_arrow.names)
-        missing = [name for name in names if name not in present]
-        if missing:
-            raise DatasetError(
-                f"{path} lacks the column {', '.join(missing)}; it has {', '.join(sorted(present))}"
-            )
-        return file.read(columns=list(names))
-    except FileNotFoundError:
-        raise DatasetError(f"{path} does not exist") from None
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
-
-
-def _to_array(column: pa.ChunkedArray) -> NDArray[Any]:
+def to_array(column: pa.ChunkedArray) -> NDArray[Any]:
     """[T] for scalars, [T, n] for lists of one length, objects for everything else."""
     array = column.combine_chunks()
     kind = array.type
