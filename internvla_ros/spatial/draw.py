@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 
 import cv2
 import numpy as np
@@ -94,27 +94,24 @@ def blend(image: NDArray[np.uint8], *patches: Patch) -> NDArray[np.uint8]:
 
 
 def marks(size: tuple[int, int], answer: SpatialAnswer, trace_strength: float = 1.0) -> list[Patch]:
-    """An answer's boxes, points and traces as `annotate` draws them: one patch, or none.
+    """An answer's boxes, points and traces as `annotate` draws them: a patch for each that is
+    seen, as a layer over all of them would be mostly empty.
 
     Args:
         size: (width, height) px of the pictures that it will be laid over.
         trace_strength: 0..1, opacity of the traces: they may fade as they grow old.
     """
-    region = _region(size, answer)
-    if region is None:
-        return []
-    canvas = _Canvas(size, region)
-    coloured = [(box, PALETTE[index % len(PALETTE)]) for index, box in enumerate(answer.boxes)]
-    for draw in (canvas.tint, canvas.frame):
-        for box, colour in coloured:
-            draw(box, colour)
-    for trace in answer.traces:
-        canvas.trace(trace, trace_strength)
-    for box, colour in coloured:
-        canvas.tag(box, colour)
+    patches = [
+        _patch(size, trace.points, partial(_Canvas.trace, trace=trace, strength=trace_strength))
+        for trace in answer.traces
+    ]
+    for index, box in enumerate(answer.boxes):
+        draw = partial(_Canvas.box, box=box, colour=PALETTE[index % len(PALETTE)])
+        patches.append(_patch(size, _extent(size, box), draw))
     for index, point in enumerate(answer.points):
-        canvas.mark(point, index)
-    return [canvas.finish()]
+        draw = partial(_Canvas.mark, point=point, index=index)
+        patches.append(_patch(size, np.array([[point.x, point.y]]), draw))
+    return [patch for patch in patches if patch is not None]
 
 
 def bar(size: tuple[int, int], caption: str, status: str) -> list[Patch]:
@@ -129,19 +126,19 @@ def _bar(size: tuple[int, int], caption: str, status: str) -> Patch:
     return strip.finish()
 
 
-def _region(size: tuple[int, int], answer: SpatialAnswer) -> tuple[int, int, int, int] | None:
-    """The part x1 y1 x2 y2 (px) of a picture that an answer touches; None: it touches nothing."""
-    places = [trace.points for trace in answer.traces]
-    places += [_extent(size, box) for box in answer.boxes]
-    places += [np.array([[point.x, point.y]]) for point in answer.points]
-    if not places:
-        return None
+def _patch(
+    size: tuple[int, int], places: NDArray[np.float64], draw: Callable[[_Canvas], None]
+) -> Patch | None:
+    """What is drawn around places [n, 2] (px) in a picture; None: it lies outside."""
     reach = _REACH * _unit(size)
-    low = np.concatenate(places).min(axis=0) - reach
-    high = np.concatenate(places).max(axis=0) + reach
-    x1, y1 = (max(int(v), 0) for v in low)
-    x2, y2 = (min(int(np.ceil(v)), limit) for v, limit in zip(high, size, strict=True))
-    return (x1, y1, x2, y2) if x1 < x2 and y1 < y2 else None
+    x1, y1 = (max(int(v), 0) for v in places.min(axis=0) - reach)
+    ends = np.ceil(places.max(axis=0) + reach)
+    x2, y2 = (min(int(v), limit) for v, limit in zip(ends, size, strict=True))
+    if x1 >= x2 or y1 >= y2:
+        return None
+    canvas = _Canvas(size, (x1, y1, x2, y2))
+    draw(canvas)
+    return canvas.finish()
 
 
 def _extent(size: tuple[int, int], box: Box) -> NDArray[np.float64]:
@@ -193,21 +190,18 @@ class _Canvas:
         keep = cv2.merge([255 - pixels[..., 3]] * 3)
         return Patch(*self.origin, np.ascontiguousarray(pixels[..., :3]), keep)
 
-    def tint(self, box: Box, colour: Colour) -> None:
-        """A touch of colour over a box."""
+    def box(self, box: Box, colour: Colour) -> None:
+        """A box's outline with a dark edge, so that it stands out on any ground, and its label."""
         corners = self._fine(box.x1, box.y1, box.x2, box.y2)
         self.draw.rectangle(corners, fill=(*colour, 26))
-
-    def frame(self, box: Box, colour: Colour) -> None:
-        """A box's outline with a dark edge, so that it stands out on any ground."""
-        corners = self._fine(box.x1, box.y1, box.x2, box.y2)
         radius = self._size(2.5)
         self.draw.rounded_rectangle(
             _grown(corners, self._size(0.8)), radius, outline=(*INK, 150), width=self._size(3.4)
         )
         self.draw.rounded_rectangle(corners, radius, outline=(*colour, 255), width=self._size(1.8))
+        self._tag(box, colour)
 
-    def tag(self, box: Box, colour: Colour) -> None:
+    def _tag(self, box: Box, colour: Colour) -> None:
         """A box's label on a plate above it, or inside it where there is no room."""
         words = _label(box)
         if not words:
