@@ -95,6 +95,7 @@ class Options:
     seed: int = option(0, "of the first scene and of the policy")
     real_time_factor: float = option(1.0, "of the simulator mujoco: simulated seconds a second")
     respawn: bool = option(True, "start nodes again that die, where that is safe")
+    autostart: bool = option(True, "configure and activate planner, actor and arm by themselves")
     markers: bool = option(True, "show what the robot thinks, as pictures, markers and frames")
     rviz: bool = option(False, "start RViz with the robot's layout")
     window: bool = option(False, "show Gazebo's window")
@@ -218,9 +219,10 @@ def _check_address(options: Options) -> None:
 def _own(options: Options) -> Iterator[NodeSpec]:
     """The nodes that see, think and move."""
     common = _common(options)
-    policy = {**common, "policy": options.policy, "checkpoint": options.checkpoint}
+    managed = {**common, "autostart": options.autostart}
+    policy = {**managed, "policy": options.policy, "checkpoint": options.checkpoint}
     seeded = {**policy, "seed": options.seed}
-    arm = {**common, "motion": options.motion, **_gripper(options)}
+    arm = {**managed, "motion": options.motion, **_gripper(options)}
     topics = camera_topics(options)
     controller = {"arm_controller/joint_trajectory": f"{options.arm_controller}/joint_trajectory"}
     renamed = controller if options.arm_controller != "arm_controller" else {}

@@ -30,6 +30,7 @@ from internvla_ros.node_spec import NodeSpec, command
 from internvla_ros.nodes.launching import OTHER_NAMES
 from internvla_ros.nodes.preflight import PreflightError, check, find_checkpoint
 from internvla_ros.resources import resource
+from internvla_ros.respawn import WAITS
 from internvla_ros.robots.embodiment import EmbodimentError, known_embodiments
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -237,10 +238,10 @@ def launch_file(name: str) -> ModuleType:
 
 
 def stand_in_launch(monkeypatch: pytest.MonkeyPatch) -> None:
-    actions = ("DeclareLaunchArgument", "ExecuteProcess", "OpaqueFunction", "Shutdown")
+    actions = ("DeclareLaunchArgument", "ExecuteProcess", "OpaqueFunction", "TimerAction")
     names = {
         "launch": ("LaunchDescription",),
-        "launch.actions": (*actions, "LogInfo", "SetEnvironmentVariable"),
+        "launch.actions": (*actions, "LogInfo", "SetEnvironmentVariable", "Shutdown"),
         "launch.substitutions": ("LaunchConfiguration",),
         "launch_ros": (),
         "launch_ros.actions": ("Node",),
@@ -266,14 +267,41 @@ def test_the_launch_file_starts_the_same_graph(
     assert sum(type(e).__name__ == "SetEnvironmentVariable" for e in entities) == len(environment())
     started = entities[-1].function({**arguments, "model": str(checkpoint), "seed": "7"})
     wanted = graph(Options(checkpoint=str(checkpoint), seed=7))
-    assert [(n.name, n.executable, n.respawn) for n in started] == [
-        (node.name, node.executable, node.respawn) for node in wanted
+    assert [(n.name, n.executable) for n in started] == [
+        (node.name, node.executable) for node in wanted
     ]
     for node, spec in zip(started, wanted, strict=True):
         assert node.package == "internvla_ros"
         file, values = node.parameters
         assert file == str(resource(spec.parameter_file))
         assert {k: getattr(v, "args", (v,))[0] for k, v in values.items()} == spec.parameters
+
+
+def test_the_launch_file_starts_again_what_the_graph_says(
+    monkeypatch: pytest.MonkeyPatch, checkpoint: Path
+) -> None:
+    stand_in_launch(monkeypatch)
+    (entities,) = launch_file("bringup").generate_launch_description().args
+    arguments = {
+        e.args[0]: e.default_value for e in entities if type(e).__name__ == "DeclareLaunchArgument"
+    }
+    started = entities[-1].function({**arguments, "model": str(checkpoint)})
+    going_on = SimpleNamespace(is_shutdown=False)
+    for node, spec in zip(started, graph(Options()), strict=True):
+        waits = []
+        while True:
+            said, last = (*node.on_exit(SimpleNamespace(returncode=1), going_on), None)[:2]
+            assert f"{spec.name} ended with status 1" in said.msg
+            if type(last).__name__ != "TimerAction":
+                break
+            waits.append(last.period)
+            (node,) = last.actions
+            assert node.name == spec.name
+        assert waits == (list(WAITS) if spec.respawn else [])
+        assert type(last).__name__ == ("Shutdown" if spec.vital else "NoneType")
+        assert (
+            node.on_exit(SimpleNamespace(returncode=1), SimpleNamespace(is_shutdown=True)) is None
+        )
 
 
 @pytest.mark.parametrize("name", ["bringup", "demo", "gazebo", "moveit"])

@@ -220,7 +220,7 @@ def test_a_launch_file_starts_the_graph_of_bringup(
 def test_the_launch_ends_when_what_it_needs_dies(
     fails: str, start: Callable[..., Launched], policy: Path
 ) -> None:
-    """Once-only programs may end, but not fail; what is started again, or only listens, may die."""
+    """Once-only programs may end, but not fail; what is started again may die, and what listens."""
     options = Options(checkpoint=str(policy), sim="none", hardware="mock")
     nodes = graph(options)
     launched = start("bringup", nodes, *arguments(options), FAIL=fails)
@@ -230,7 +230,8 @@ def test_the_launch_ends_when_what_it_needs_dies(
     else:
         launched.wait_for({node.name for node in nodes})
         output = launched.end()
-    assert ("ended with status 3" in output) == fatal
+    assert "ended with status 3" in output
+    assert ("starting it again" in output) == (not fatal)
 
 
 @needs_launch

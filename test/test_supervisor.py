@@ -103,12 +103,38 @@ def test_stops_everything_even_what_ignores_signals_and_what_has_children() -> N
     assert supervisor.pids() == {}
 
 
-def test_restarts_what_should_be_and_gives_up_in_the_end() -> None:
+def test_restarts_what_should_be_after_a_while_and_gives_up_in_the_end() -> None:
     heard = Heard()
-    with Supervisor([python("a", "raise SystemExit(1)", respawn=True)], heard) as supervisor:
+    specs = [python("a", "raise SystemExit(1)", respawn=True)]
+    waits = (0.0, 0.25, 0.5)
+    began = time.monotonic()
+    with Supervisor(specs, heard, waits=waits) as supervisor:
         supervisor.start()
         wait_for(lambda: bool(supervisor.ended), supervisor)
-    assert sum("starting it again" in line for _, line in heard) == 3
+    assert time.monotonic() - began > sum(waits)
+    words = "a ended with status 1; starting it again"
+    assert [line for _, line in heard] == [words, f"{words} in 0.25 s", f"{words} in 0.5 s"]
+
+
+def test_what_waits_to_be_started_again_is_not_when_all_are_stopped() -> None:
+    heard = Heard()
+    specs = [python("a", "raise SystemExit(1)", respawn=True), python("b", SLEEPER)]
+    with Supervisor(specs, heard, waits=(600.0,)) as supervisor:
+        supervisor.start()
+        wait_for(lambda: "a" not in supervisor.pids(), supervisor)
+        assert not supervisor.ended
+        supervisor.stop()
+        supervisor.poll(0.0)
+        assert supervisor.pids() == {}
+
+
+def test_what_cannot_start_at_all_is_not_tried_again() -> None:
+    heard = Heard()
+    with Supervisor([python("a", "raise SystemExit(2)", respawn=True)], heard) as supervisor:
+        supervisor.start()
+        wait_for(lambda: bool(supervisor.ended), supervisor)
+    assert supervisor.ended == [Ended("a", 2)]
+    assert heard == []
 
 
 def test_a_command_that_does_not_exist() -> None:

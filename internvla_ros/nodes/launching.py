@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from internvla_ros.bringup import BringupError, Options, environment, require_pr
 from internvla_ros.node_spec import NodeSpec
 from internvla_ros.nodes.preflight import check_policy
 from internvla_ros.resources import resource
+from internvla_ros.respawn import Respawn
 
 if TYPE_CHECKING:
     from launch import LaunchContext, LaunchDescription
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
 OTHER_NAMES = {"checkpoint": "model"}
 """Launch arguments that are not called as their options are."""
 
-_RESPAWN_DELAY = 1.0  # s
 _WORDS = {"true": True, "false": False}
 
 
@@ -92,18 +93,19 @@ def _given(context: LaunchContext, name: str, default: object) -> Any:
         raise BringupError(f"{argument} is '{text}', which is no {kind.__name__}") from error
 
 
-def _action(node: NodeSpec, namespace: str) -> Any:
-    """What starts one node. The launch ends when one dies for good that the others need."""
+def _action(node: NodeSpec, namespace: str, respawn: Respawn | None = None) -> Any:
+    """What starts one node, and starts it again. The launch ends when one dies for good that the
+    others need. An action is carried out once, so that each start is one of its own; `respawn`
+    knows of those before."""
     from launch.actions import ExecuteProcess
     from launch_ros.actions import Node
 
+    respawn = respawn or (Respawn() if node.respawn else None)
     common: dict[str, Any] = {
         "name": node.name,
         "output": "screen",
-        "respawn": node.respawn,
-        "respawn_delay": _RESPAWN_DELAY,
         "prefix": f"nice -n {node.niceness}" if node.niceness else None,
-        "on_exit": _ending(node),
+        "on_exit": _ending(node, namespace, respawn),
     }
     if not node.package:
         return ExecuteProcess(cmd=[node.executable, *node.arguments], **common)
@@ -120,20 +122,28 @@ def _action(node: NodeSpec, namespace: str) -> Any:
     )
 
 
-def _ending(node: NodeSpec) -> Callable[[Any, LaunchContext], Any] | None:
-    """What is done when a node's process ends; None: nothing."""
-    from launch.actions import LogInfo, Shutdown
+def _ending(
+    node: NodeSpec, namespace: str, respawn: Respawn | None
+) -> Callable[[Any, LaunchContext], Any]:
+    """What is done when a node's process ends: it is started again, or the others end too."""
+    from launch.actions import LogInfo, Shutdown, TimerAction
 
-    if node.respawn or not node.vital:
-        return None
+    began = time.monotonic()
 
-    def end_all(event: Any, context: LaunchContext) -> Any:
+    def ended(event: Any, context: LaunchContext) -> Any:
         if context.is_shutdown or (node.once and event.returncode == 0):
             return None
         reason = f"{node.name} ended with status {event.returncode}"
-        return [LogInfo(msg=reason), Shutdown(reason=reason)]
+        ran = time.monotonic() - began
+        wait = respawn.died(event.returncode, ran) if respawn is not None else None
+        if wait is not None:
+            again = TimerAction(period=wait, actions=[_action(node, namespace, respawn)])
+            return [LogInfo(msg=f"{reason}; starting it again in {wait:g} s"), again]
+        if node.vital:
+            return [LogInfo(msg=reason), Shutdown(reason=reason)]
+        return [LogInfo(msg=f"{reason}; the others go on without it")]
 
-    return end_all
+    return ended
 
 
 def _value(value: Any) -> Any:

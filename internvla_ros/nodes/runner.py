@@ -14,12 +14,13 @@ from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from internvla_ros.respawn import START_FAILED
+
 try:
     from rclpy.experimental import EventsExecutor
 except ImportError:  # rclpy before 7.1.4
     EventsExecutor = SingleThreadedExecutor
 
-START_FAILED = 2
 _WAKE = 0.2  # s; how long a wait may last before the signals are looked at
 
 

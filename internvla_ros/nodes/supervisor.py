@@ -13,11 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from internvla_ros.node_spec import NodeSpec, command
+from internvla_ros.respawn import WAITS, Respawn
 
 _PR_SET_PDEATHSIG = 1
 _STAGES = ((signal.SIGINT, 1.5), (signal.SIGTERM, 0.7), (signal.SIGKILL, 0.5))
-_RESTARTS = 3  # in _RESTART_WINDOW seconds; more than that is dead for good
-_RESTART_WINDOW = 60.0
 
 
 class SupervisorError(RuntimeError):
@@ -70,11 +69,15 @@ class Ended:
 class _Running:
     spec: ProcessSpec
     process: subprocess.Popen[bytes]
+    since: float
     pending: bytes = b""
 
 
 class Supervisor:
     """Starts processes, passes on what they print, and stops them all within three seconds.
+
+    Those that may be started again are so when `respawn.Respawn` says; who is dead for good, and
+    vital, is kept in `ended`.
 
     Every process leads a group of its own, and the kernel kills it when the thread that started
     it dies, however that comes about: call every method from one thread, best the main one.
@@ -85,18 +88,21 @@ class Supervisor:
         specs: Sequence[ProcessSpec],
         output: Callable[[str, str], None],
         environment: Mapping[str, str] | None = None,
+        waits: Sequence[float] = WAITS,
     ) -> None:
         """
         Args:
             specs: what to run, started in this order.
             output: called with the name of a process and one line of its output.
             environment: variables set for all of them, on top of this process's own.
+            waits: s before one that died is started again, the first, the second, ... time.
         """
         self._specs = list(specs)
         self._output = output
         self._environment = {**os.environ, **(environment or {})}
         self._running: dict[str, _Running] = {}
-        self._starts: dict[str, list[float]] = {spec.name: [] for spec in specs}
+        self._respawns = {spec.name: Respawn(waits) for spec in specs if spec.respawn}
+        self._due: dict[str, tuple[float, ProcessSpec]] = {}  # when to start which again
         self._selector = selectors.DefaultSelector()
         self.ended: list[Ended] = []
         """Vital processes that died for good, in the order of their death."""
@@ -130,8 +136,11 @@ class Supervisor:
 
     def poll(self, timeout: float) -> None:
         """Pass on output for up to `timeout` s (at least what is there), reap, start again."""
-        for key, _ in self._selector.select(timeout):
+        next_start = min((at for at, _ in self._due.values()), default=float("inf"))
+        patience = max(0.0, min(timeout, next_start - time.monotonic()))
+        for key, _ in self._selector.select(patience):
             self._read(key.data)
+        self._start_due()
         for running in list(self._running.values()):
             if running.process.poll() is not None:
                 self._reap(running)
@@ -139,6 +148,7 @@ class Supervisor:
     def stop(self) -> None:
         """End all: SIGINT, then SIGTERM, then SIGKILL; what they still print is dropped."""
         self._output = _drop
+        self._due.clear()
         try:
             for number, patience in _STAGES:
                 for running in self._running.values():
@@ -175,9 +185,8 @@ class Supervisor:
         )
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
-        running = _Running(spec, process)
+        running = _Running(spec, process, since=time.monotonic())
         self._running[spec.name] = running
-        self._starts[spec.name].append(time.monotonic())
         self._selector.register(process.stdout, selectors.EVENT_READ, running)
 
     def _read(self, running: _Running) -> None:
@@ -199,15 +208,25 @@ class Supervisor:
         ended = Ended(spec.name, running.process.returncode)
         if spec.once and ended.status == 0:
             return
-        now = time.monotonic()
-        recent = [at for at in self._starts[spec.name] if now - at < _RESTART_WINDOW]
-        if spec.respawn and len(recent) <= _RESTARTS:
-            self._output(spec.name, f"{ended}; starting it again")
-            self._start(spec)
+        now, respawn = time.monotonic(), self._respawns.get(spec.name)
+        wait = respawn.died(ended.status, now - running.since) if respawn is not None else None
+        if wait is not None:
+            when = f" in {wait:g} s" if wait else ""
+            self._output(spec.name, f"{ended}; starting it again{when}")
+            self._due[spec.name] = (now + wait, spec)
+            self._start_due()
         elif spec.vital:
             self.ended.append(ended)
         else:
             self._output(spec.name, f"{ended}; the others go on without it")
+
+    def _start_due(self) -> None:
+        """Start again what has waited long enough."""
+        now = time.monotonic()
+        for name, (at, spec) in list(self._due.items()):
+            if at <= now:
+                del self._due[name]
+                self._start(spec)
 
     def _forget(self, running: _Running) -> None:
         """Drop a dead process, and kill what it may have started."""
