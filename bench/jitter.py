@@ -23,13 +23,14 @@ from internvla_ros.msg import ActionChunk, ExecutionState
 from internvla_ros.srv import ResetScene
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_ros.bringup import Options, environment, graph
 from internvla_ros.motion.kinematics import Kinematics
-from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
+from internvla_ros.nodes.qos import CLOCK, EVENTS, LATCHED, NEWEST, SENSOR_IN
 from internvla_ros.nodes.stamps import seconds
 from internvla_ros.nodes.supervisor import Supervisor, processes
 from internvla_ros.resources import DEFAULT_CHECKPOINT, resource
@@ -37,6 +38,7 @@ from internvla_ros.robots.description import urdf
 from internvla_ros.robots.embodiment import load_embodiment
 
 NODES = ("planner", "actor", "arm", "camera", "sim")
+TICK = 0.01  # s between two ticks of the simulator's clock, which the arm keeps to
 PATIENCE = 120.0  # s for the graph to come up
 
 
@@ -51,6 +53,7 @@ class Watch:
         self.node = rclpy.create_node("jitter")
         self.arrivals: list[float] = []
         self.stamps: list[float] = []
+        self.ticks: list[float] = []
         self.errors: list[float] = []
         self.chunks = 0
         self.state: ExecutionState | None = None
@@ -60,6 +63,7 @@ class Watch:
         subscribe = self.node.create_subscription
         subscribe(JointTrajectory, "arm_controller/joint_trajectory", self._on_setpoint, EVENTS)
         subscribe(JointState, "joint_states", self._on_joints, SENSOR_IN)
+        subscribe(Clock, "/clock", self._on_clock, CLOCK)
         subscribe(ActionChunk, "action_chunk", self._on_chunk, NEWEST)
         subscribe(ExecutionState, "execution_state", self._on_state, EVENTS)
         self._executor = SingleThreadedExecutor()
@@ -71,6 +75,13 @@ class Watch:
 
     def _on_chunk(self, message: ActionChunk) -> None:
         self.chunks += 1
+
+    def stopped(self) -> bool:
+        """Whether the arm has come to a stop."""
+        return self.state is not None and self.state.state == ExecutionState.STOPPED
+
+    def _on_clock(self, message: Clock) -> None:
+        self.ticks.append(time.monotonic())
 
     def _on_state(self, message: ExecutionState) -> None:
         self.state = message
@@ -139,7 +150,7 @@ def measure(watch: Watch, supervisor: Supervisor, args: argparse.Namespace) -> N
         wait(watch, supervisor, lambda: time.monotonic() > deadline, span + 60.0)  # noqa: B023
         measured += span
         watch.instruct.publish(String(data=""))
-        wait(watch, supervisor, lambda: watch.state.state == ExecutionState.STOPPED, 20.0)
+        wait(watch, supervisor, watch.stopped, 20.0)
         watch.arrivals.append(np.nan)
         watch.stamps.append(np.nan)
 
@@ -151,6 +162,7 @@ def report(watch: Watch, args: argparse.Namespace) -> None:
     stamped = np.diff(watch.stamps)
     stamped = stamped[np.isfinite(stamped) & (stamped > 0)]
     jitter = 1e3 * np.abs(gaps - 1.0 / args.rate)
+    ticks = 1e3 * np.abs(np.diff(watch.ticks) - TICK)
     errors = 1e3 * np.array(watch.errors)
     rate, robot_rate = len(gaps) / gaps.sum(), len(stamped) / stamped.sum()
     load = os.getloadavg()[0]
@@ -159,6 +171,7 @@ def report(watch: Watch, args: argparse.Namespace) -> None:
     )
     print(f"  setpoints a second, wall / robot's time  {rate:.1f} / {robot_rate:.1f}")
     print(f"  jitter p50 / p99 / most, ms              {_three(jitter)}")
+    print(f"  the simulator's clock, the same          {_three(ticks)}")
     print(f"  tip against its setpoints, mm            {_three(errors)}")
     print(f"  chunks from the policy                   {watch.chunks}")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Bool, Float32, Header, String
@@ -25,6 +26,7 @@ from internvla_ros.nodes.managed import Managed, ManagedNode, Tell
 from internvla_ros.nodes.pacing import RateMeter
 from internvla_ros.nodes.parameters import declare, setting
 from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_IN
+from internvla_ros.nodes.realtime import go_first
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds, time_message
 from internvla_ros.robots.description import urdf
@@ -53,6 +55,12 @@ class ArmConfig(Managed):
     )
     speed: float = setting(1.0, "share of full speed to begin with", minimum=0.0, maximum=1.0)
     dry_run: bool = setting(False, "compute everything, send nothing to the robot")
+    realtime_priority: int = setting(
+        20,
+        "SCHED_FIFO priority of this process where that is permitted; 0: none",
+        minimum=0,
+        maximum=90,
+    )
 
 
 @dataclass(frozen=True)
@@ -74,8 +82,10 @@ class ArmNode(ManagedNode):
     _arm: ArmController
     _backend: MotionBackend
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = False) -> None:
+        """`alone`: nothing else lives in this process, so that it may be given a priority."""
         super().__init__("arm")
+        self._alone = alone
         self._stopped = ""  # how the emergency stop came, empty when there is none
         self.create_subscription(Bool, "emergency_stop", self._on_stop, EVENTS)
         self.create_service(SetBool, "emergency_stop", self._on_stop_service)
@@ -122,6 +132,8 @@ class ArmNode(ManagedNode):
         self._backend = make_backend(loaded.config.motion, self, self._robot, self._hindrance)
         self._engaged = False
         self._make_interfaces()
+        if self._alone:
+            self.get_logger().info(go_first(loaded.config.realtime_priority))
 
     def _make_interfaces(self) -> None:
         self._state_out = self.create_publisher(ExecutionState, "execution_state", EVENTS)
@@ -319,7 +331,7 @@ class ArmNode(ManagedNode):
 
 def main() -> int:
     """Run arm_node."""
-    return run(ArmNode)
+    return run(partial(ArmNode, alone=True))
 
 
 if __name__ == "__main__":

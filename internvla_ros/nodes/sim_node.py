@@ -7,6 +7,8 @@ import sys
 import time
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from rclpy.clock import Clock as RclpyClock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
@@ -25,6 +27,7 @@ from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.sim_robot import Points, SimRobot
 from internvla_ros.nodes.stamps import seconds, time_message
 from internvla_ros.robots.embodiment import CameraSpec, load_embodiment
+from internvla_ros.sim.photographer import Photographer
 from internvla_ros.srv import ResetScene
 
 _STEP = 0.01  # s of simulated time between two clock messages
@@ -60,6 +63,7 @@ class SimNode(Node):
         self._lag = 0.0
         self._success = False
         self._make_interfaces()
+        self._photographer = Photographer(self._robot.world, self._publish_image)
         self._publish_success(False)
         self._began = time.monotonic()
         self._done = 0
@@ -69,7 +73,8 @@ class SimNode(Node):
         self._diagnostics = Diagnostics(self, self._health)
 
     def close(self) -> None:
-        """Free what the world holds."""
+        """End the pictures, and free what the world holds."""
+        self._photographer.close()
         self._robot.world.close()
 
     def _make_interfaces(self) -> None:
@@ -112,6 +117,7 @@ class SimNode(Node):
                 raise ValueError(f"seed {request.seed} is negative; give one >= 0")
             if len(request.instruction) > MAX_LENGTH:
                 raise ValueError(f"the instruction is longer than {MAX_LENGTH} characters")
+            self._photographer.rest()
             scene = self._robot.reset(request.seed, request.instruction)
         except ValueError as error:
             response.message = str(error)
@@ -143,8 +149,7 @@ class SimNode(Node):
         if self._steps % self._joints_every == 0:
             self._publish_joints(Header(stamp=stamp))
         if self._steps % self._images_every == 0:
-            for camera in self._embodiment.cameras:
-                self._publish_image(camera, Header(stamp=stamp, frame_id=camera.optical_frame))
+            self._photographer.take(self._embodiment.cameras, self._robot.time)
             if self._robot.world.success() != self._success:
                 self._publish_success(not self._success)
 
@@ -155,9 +160,10 @@ class SimNode(Node):
         message.velocity = [*world.joint_velocities, *[0.0] * len(world.finger_positions)]
         self._joints_out.publish(message)
 
-    def _publish_image(self, camera: CameraSpec, header: Header) -> None:
+    def _publish_image(self, camera: CameraSpec, picture: NDArray[np.uint8], t: float) -> None:
+        """Publish a picture of time t (s); called in the photographer's thread."""
+        header = Header(stamp=time_message(t), frame_id=camera.optical_frame)
         size = (camera.width, camera.height)
-        picture = self._robot.world.render(camera.name, *size)
         intrinsics = self._robot.world.intrinsics(camera.name, *size)
         self._info_out[camera.name].publish(camera_info(intrinsics, *size, header))
         self._image_out[camera.name].publish(rgb_to_image(picture, header))
