@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from internvla_ros import cli
 from internvla_ros.data.episode import Episode, EpisodeError, Frame
 from internvla_ros.data.grounding import (
     Centres,
@@ -19,7 +21,7 @@ from internvla_ros.data.grounding import (
     read_llava,
     write_llava,
 )
-from internvla_ros.data.images import ImageError, read_image
+from internvla_ros.data.images import ImageError, encode_jpeg, read_image
 from internvla_ros.data.lerobot import DatasetError, EpisodeWriter, LeRobotDataset
 from internvla_ros.data.snapshots import SnapshotWriter, read_snapshots
 from internvla_ros.spatial import prompts
@@ -323,6 +325,97 @@ def test_text_only_conversations_and_unknown_sizes(tmp_path: Path) -> None:
     assert item.id == "7" and item.image is None
     with pytest.raises(DatasetError, match="states no width and height"):
         item.resized(10, 10)
+
+
+FORMS = [
+    ('[{"bbox_2d": [10, 20, 30, 40], "label": "cup"}]', (Box(10, 20, 30, 40, "cup"),), ()),
+    ("<ref> cup </ref> <box> [[10, 20, 30, 40]] </box>", (Box(10, 20, 30, 40, "cup"),), ()),
+    (
+        '{"response": "ok", "subtask": "Pick up the cup<box>[[10, 20, 30, 40]]</box>"}',
+        (Box(10, 20, 30, 40, "cup"),),
+        (),
+    ),
+    ("[(10, 20), (30, 40)]", (), (Point(10, 20), Point(30, 40))),
+]
+
+
+def talk_file(tmp_path: Path, *items: dict[str, object]) -> Path:
+    """A JSON file beside one picture of 64 x 48."""
+    (tmp_path / "a.jpg").write_bytes(encode_jpeg(np.zeros((48, 64, 3), np.uint8)))
+    path = tmp_path / "talk.json"
+    path.write_text(json.dumps(list(items)))
+    return path
+
+
+def said(answer: str, **others: object) -> dict[str, object]:
+    talk = [{"from": "human", "value": "<image>\nWhere?"}, {"from": "gpt", "value": answer}]
+    return {"image": "a.jpg", "conversations": talk, **others}
+
+
+@pytest.mark.parametrize(("answer", "boxes", "points"), FORMS)
+def test_answers_of_every_form_are_read_and_scaled(
+    tmp_path: Path, answer: str, boxes: tuple[Box, ...], points: tuple[Point, ...]
+) -> None:
+    (item,) = read_llava(talk_file(tmp_path, said(answer)))
+    (read,) = item.answers()
+    assert (read.boxes, read.points, item.problems()) == (boxes, points, [])
+    assert item.size() == (64, 48), "measured, as the file does not say it"
+    (half,) = item.resized(32, 24)
+    scaled = parse(half.answer, 32, 24)
+    assert scaled.boxes == tuple(box.scaled(0.5, 0.5) for box in boxes)
+    assert scaled.points == tuple(point.scaled(0.5, 0.5) for point in points)
+
+
+def test_traces_and_messages_by_role(tmp_path: Path) -> None:
+    path = talk_file(tmp_path)
+    talk = [
+        {"role": "system", "content": "You are a robot."},
+        {"role": "user", "content": "Where to?"},
+        {"role": "assistant", "content": '{"future_traj": [[1, 2], [3, 4]]}'},
+    ]
+    lines = path.with_suffix(".jsonl")
+    lines.write_text(json.dumps({"images": ["a.jpg"], "messages": talk}) + "\n\n")
+    (item,) = read_llava(lines)
+    np.testing.assert_array_equal(item.answers()[0].traces[0].points, [[1, 2], [3, 4]])
+
+
+def test_labels_of_another_size_are_found(tmp_path: Path) -> None:
+    path = talk_file(tmp_path, said("[(10, 20)]"), said("[100, 20, 300, 400]"), said("[(10,"))
+    found = [words for item in read_llava(path) for words in item.problems()]
+    assert "item 1, answer 0: a box outside the image" in found[0]
+    assert "item 2, answer 0" in found[1]
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (said("x", image="b.jpg"), r"item 1: its picture .*b\.jpg does not exist"),
+        (said("x", image=7), "item 1 names its picture as 7"),
+        (said("x", width="64"), "item 1, width must be a number of pixels, not '64'"),
+        ({"image": "a.jpg"}, "item 1 has no list of conversations"),
+        ("hello", "item 1 is a str, not a conversation"),
+    ],
+)
+def test_damaged_items_are_named_and_skipped_only_on_request(
+    tmp_path: Path, item: dict[str, object], message: str
+) -> None:
+    path = talk_file(tmp_path, said("one"), item, said("three"))
+    with pytest.raises(DatasetError, match=message):
+        read_llava(path)
+    skipped: list[str] = []
+    kept = read_llava(path, skipped=skipped)
+    assert [item.turns[0].answer for item in kept] == ["one", "three"]
+    assert len(skipped) == 1 and re.search(message, skipped[0])
+
+
+def test_the_command_checks_grounding_sets(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = talk_file(tmp_path, said("[(10, 20)]"), said("x", image="b.jpg"), said("[(99, 20)]"))
+    assert cli.main(["dataset", "validate", str(path)]) == 1
+    told = capsys.readouterr().out
+    assert "b.jpg does not exist" in told and "item 2, answer 0: a point outside" in told
+    assert cli.main(["dataset", "validate", str(talk_file(tmp_path, said("[(1, 2)]")))]) == 0
 
 
 def test_unreadable_pictures_are_named(tmp_path: Path) -> None:

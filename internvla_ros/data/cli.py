@@ -7,6 +7,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from tqdm import tqdm
+
+from internvla_ros.data.grounding.llava import FILE as LLAVA_FILE
+from internvla_ros.data.grounding.llava import read_llava
 from internvla_ros.data.lerobot import LeRobotDataset
 from internvla_ros.data.lerobot.convert import DATA_FILE_MB, VIDEO_FILE_MB, convert
 from internvla_ros.data.lerobot.layout import VERSIONS
@@ -22,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("dataset", type=Path, help="folder of a LeRobot dataset")
     info.add_argument("--json", action="store_true", help="print as JSON")
     check = actions.add_parser("validate", help="whether a dataset is what its metadata says")
-    check.add_argument("dataset", type=Path, help="folder of a LeRobot dataset")
+    check.add_argument(
+        "dataset", type=Path, help="folder of a LeRobot dataset, or LLaVA-style JSON"
+    )
+    check.add_argument("--images", type=Path, help="folder of the pictures that the JSON names")
     check.add_argument("--decode", action="store_true", help="decode every frame of every video")
     change = actions.add_parser("convert", help="write a dataset as another version of LeRobot")
     change.add_argument("source", type=Path, help="folder of a LeRobot dataset")
@@ -88,7 +95,13 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _validate(args: argparse.Namespace) -> int:
-    found = problems(args.dataset, args.decode)
+    talks = args.dataset.is_file() or (args.dataset / LLAVA_FILE).is_file()
+    if talks:
+        found: list[str] = []
+        for item in tqdm(read_llava(args.dataset, args.images, found), "checking", unit="item"):
+            found += item.problems()
+    else:
+        found = problems(args.dataset, args.decode)
     for words in found[:SHOWN]:
         print(words)
     if len(found) > SHOWN:

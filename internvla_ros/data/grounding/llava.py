@@ -1,8 +1,8 @@
-"""LLaVA-style conversation files: a JSON list beside a folder of pictures.
+r"""LLaVA-style conversation files: a JSON list beside a folder of pictures.
 
     [{"id": "000000", "image": "images/000000.jpg", "width": 320, "height": 240,
-      "conversations": [{"from": "human", "value": "<image>\\nLocate the red cube. ..."},
-                        {"from": "gpt", "value": "[{\\"bbox_2d\\": ...}]"}, ...]}, ...]
+      "conversations": [{"from": "human", "value": "<image>\nLocate the red cube. ..."},
+                        {"from": "gpt", "value": "[{\"bbox_2d\": ...}]"}, ...]}, ...]
 
 Coordinates are pixels of the picture as stored.
 """
@@ -17,16 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from internvla_ros.data.grounding.frames import GroundingFrame, conversation
 from internvla_ros.data.images import encode_jpeg
 from internvla_ros.data.lerobot.layout import TEMPORARY_SUFFIX, DatasetError
-from internvla_ros.spatial.text import rescale
-from internvla_ros.spatial.types import Turn
+from internvla_ros.spatial.text import parse, rescale
+from internvla_ros.spatial.types import SpatialAnswer, Turn
 
 FILE = "grounding.json"
 IMAGE_TOKEN = "<image>"
+ASKING = frozenset({"human", "user"})
+ANSWERING = frozenset({"gpt", "assistant"})
 
 
 @dataclass(frozen=True)
@@ -35,30 +38,68 @@ class LlavaItem:
 
     Attributes:
         id: as in the file.
-        image: the picture's path; None for a conversation without one.
-        width, height: of the picture, where the file says them.
+        images: the pictures' paths; empty for a conversation without any.
+        width, height: of the (first) picture, where the file says them.
         turns: questions without the image token, and answers.
+        where: the file and the item's number in it, for messages.
     """
 
     id: str
-    image: Path | None
+    images: tuple[Path, ...]
     width: int | None
     height: int | None
     turns: tuple[Turn, ...]
+    where: str = ""
+
+    @property
+    def image(self) -> Path | None:
+        """The first picture."""
+        return self.images[0] if self.images else None
+
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the first picture, from its file where the item does not say it.
+
+        Raises:
+            DatasetError: it is not said, and there is no picture to be measured.
+        """
+        if self.width is not None and self.height is not None:
+            return self.width, self.height
+        if self.image is None:
+            raise DatasetError(f"item {self.id} states no width and height to rescale from")
+        try:
+            with PIL.Image.open(self.image) as picture:
+                return picture.size
+        except (OSError, SyntaxError) as error:
+            raise DatasetError(f"{self.where}: {self.image} is no readable picture") from error
 
     def resized(self, width: float, height: float) -> tuple[Turn, ...]:
         """The turns with every coordinate in pixels of a width x height picture.
 
         Raises:
-            DatasetError: the file does not say how large the picture is.
+            DatasetError: it is not known how large the picture is.
         """
-        if self.width is None or self.height is None:
-            raise DatasetError(f"item {self.id} states no width and height to rescale from")
-        sx, sy = width / self.width, height / self.height
+        stored_width, stored_height = self.size()
+        sx, sy = width / stored_width, height / stored_height
         return tuple(
             Turn(rescale(turn.question, sx, sy), rescale(turn.answer, sx, sy))
             for turn in self.turns
         )
+
+    def answers(self) -> tuple[SpatialAnswer, ...]:
+        """The boxes, points and traces of each answer, in pixels of the picture as stored."""
+        width, height = self.size()
+        return tuple(parse(turn.answer, width, height) for turn in self.turns)
+
+    def problems(self) -> list[str]:
+        """What no training should see: coordinates outside the picture, cut-off lists.
+
+        Coordinates of a picture of another size are what this finds first: labels that were not
+        scaled along with their pictures.
+        """
+        if self.image is None:
+            return []
+        found = enumerate(self.answers())
+        return [f"{self.where}, answer {n}: {p}" for n, answer in found for p in answer.problems]
 
 
 def write_llava(
@@ -121,47 +162,107 @@ def _item(name: str, width: int, height: int, turns: list[Turn]) -> dict[str, An
     }
 
 
-def read_llava(path: str | Path, images: str | Path | None = None) -> list[LlavaItem]:
+def read_llava(
+    path: str | Path, images: str | Path | None = None, skipped: list[str] | None = None
+) -> list[LlavaItem]:
     """Read a conversation file (or the folder that `write_llava` made).
 
+    Taken are a JSON list or a line of JSON an item; `conversations` of `from` (human or user, gpt
+    or assistant) and `value`, or `messages` of `role` and `content`; one `image` or a list.
+
     Args:
-        path: the JSON file or the folder with grounding.json.
+        path: the JSON or JSON-lines file or the folder with grounding.json.
         images: the folder that picture names are relative to; the file's own if None.
+        skipped: where given, items that are damaged or whose pictures are missing are left out,
+            and why is appended to it; else the first of them ends the reading.
 
     Raises:
         DatasetError: the file is missing or damaged; names the item.
     """
     path = Path(path)
     path = path / FILE if path.is_dir() else path
+    rows = _rows(path)
+    folder = path.parent if images is None else Path(images)
+    items = []
+    for number, row in enumerate(rows):
+        try:
+            items.append(_read_item(row, folder, f"{path}, item {number}"))
+        except DatasetError as error:
+            if skipped is None:
+                raise
+            skipped.append(str(error))
+    return items
+
+
+def _rows(path: Path) -> list[Any]:
+    """The items of a file, as JSON says them."""
     try:
-        content = json.loads(path.read_text())
+        text = path.read_text()
+        if path.suffix == ".jsonl":
+            return [json.loads(line) for line in text.splitlines() if line.strip()]
+        content = json.loads(text)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise DatasetError(f"{path} cannot be read: {error}") from error
     if not isinstance(content, list):
         raise DatasetError(f"{path} must hold a list of conversations")
-    folder = path.parent if images is None else Path(images)
-    return [_read_item(row, folder, f"{path}, item {n}") for n, row in enumerate(content)]
+    return content
 
 
 def _read_item(row: Any, folder: Path, where: str) -> LlavaItem:
-    if not isinstance(row, dict) or not isinstance(row.get("conversations"), list):
+    if not isinstance(row, dict):
+        raise DatasetError(f"{where} is a {type(row).__name__}, not a conversation")
+    pictures = _pictures(row, folder, where)
+    width, height = (_length(row.get(name), f"{where}, {name}") for name in ("width", "height"))
+    return LlavaItem(
+        id=str(row.get("id", "")),
+        images=pictures,
+        width=width,
+        height=height,
+        turns=_turns(row, where),
+        where=where,
+    )
+
+
+def _turns(row: dict[str, Any], where: str) -> tuple[Turn, ...]:
+    """Questions and answers by turns; what the system is told is left out."""
+    messages, who, what = row.get("conversations"), "from", "value"
+    if messages is None:
+        messages, who, what = row.get("messages"), "role", "content"
+    if not isinstance(messages, list):
         raise DatasetError(f"{where} has no list of conversations")
-    messages = row["conversations"]
-    speakers = [message.get("from") if isinstance(message, dict) else None for message in messages]
-    if not messages or speakers != ["human", "gpt"] * (len(messages) // 2):
+    spoken = [m for m in messages if not (isinstance(m, dict) and m.get(who) == "system")]
+    speakers = [m.get(who) if isinstance(m, dict) else None for m in spoken]
+    asked, answered = speakers[::2], speakers[1::2]
+    alternate = set(asked) <= ASKING and set(answered) <= ANSWERING
+    if not spoken or len(asked) != len(answered) or not alternate:
         raise DatasetError(f"{where} does not alternate between human and gpt: {speakers}")
-    values = [message.get("value") for message in messages]
+    values = [message.get(what) for message in spoken]
     if not all(isinstance(value, str) for value in values):
         raise DatasetError(f"{where} has a message without text")
-    turns = tuple(
+    return tuple(
         Turn(question.replace(IMAGE_TOKEN, "").strip(), answer.strip())
         for question, answer in zip(values[::2], values[1::2], strict=True)
     )
-    image = row.get("image")
-    return LlavaItem(
-        id=str(row.get("id", "")),
-        image=None if image is None else folder / str(image),
-        width=row.get("width"),
-        height=row.get("height"),
-        turns=turns,
-    )
+
+
+def _pictures(row: dict[str, Any], folder: Path, where: str) -> tuple[Path, ...]:
+    """The pictures, which must be there."""
+    named = row.get("image", row.get("images"))
+    names = [] if named is None else named if isinstance(named, list) else [named]
+    if not all(isinstance(name, str) and name for name in names):
+        raise DatasetError(f"{where} names its picture as {named!r}")
+    paths = tuple(folder / name for name in names)
+    for path in paths:
+        if not path.is_file():
+            raise DatasetError(f"{where}: its picture {path} does not exist")
+    return paths
+
+
+def _length(value: Any, where: str) -> int | None:
+    """A width or height; lists have one a picture, of which the first counts."""
+    value = value[0] if isinstance(value, list) and value else value
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise DatasetError(f"{where} must be a number of pixels, not {value!r}")
+    return value
