@@ -201,3 +201,45 @@ def test_commands_are_trusted_only_after_switching_was_confirmed(
         if not session.fault:
             assert confirmed
     assert set(Status.__members__.values()) == set(range(-1, 7))
+
+
+def test_a_long_hold_is_a_pause_and_the_next_motion_resumes() -> None:
+    bench = streaming()
+    for _ in range(120):
+        bench.note(bench.session.command(False, bench.now))
+        bench.run(0.02)
+    assert bench.session.phase is Phase.PAUSED
+    assert bench.kinds()[-1] is Ask.PAUSE
+    bench.note(bench.session.command(True, bench.now))
+    assert bench.kinds()[-1] is Ask.RESUME
+    bench.run(0.1)
+    assert bench.session.phase is Phase.STREAMING
+    assert bench.session.command(True, bench.now) is None
+    assert bench.session.command(False, bench.now) is None, "it may still be on its way"
+
+
+def test_a_motion_that_begins_during_the_pause_resumes_at_once() -> None:
+    bench = streaming()
+    bench.run(1.5)
+    bench.note(bench.session.command(False, bench.now))
+    assert bench.session.phase is Phase.PAUSING
+    bench.note(bench.session.command(True, bench.now))
+    bench.run(0.1)
+    assert bench.session.phase is Phase.STREAMING
+    assert bench.session.fault == ""
+
+
+def test_no_motion_resumes_a_servo_that_was_stopped() -> None:
+    bench = streaming()
+    bench.note(bench.session.stop(bench.now))
+    bench.run(0.1)
+    assert bench.session.command(True, bench.now) is None
+    assert bench.session.phase is Phase.PAUSED
+
+
+def test_no_motion_resumes_a_servo_that_has_halted() -> None:
+    bench = streaming()
+    bench.code = Status.HALT_FOR_COLLISION
+    bench.run(0.4)
+    assert "halted before a collision" in bench.session.fault
+    assert bench.session.command(True, bench.now) is None

@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from rclpy.task import Future
@@ -24,6 +25,7 @@ from internvla_ros.nodes.stamps import time_message
 from internvla_ros.robots.embodiment import Embodiment
 
 _TICK = 0.02  # s between looks at Servo
+_AT_REST = 1e-6  # rad/s
 _LEAST_RATE = 50.0  # Hz; Servo moves in straight jerks between poses that come more seldom
 
 
@@ -35,7 +37,8 @@ class ServoConfig:
 
 
 class ServoBackend:
-    """Streams poses while Servo is switched to them, resumed and well; pauses it otherwise.
+    """Streams poses while Servo is switched to them, resumed and well; pauses it otherwise, also
+    where the arm holds.
 
     Each pose is stamped with the time it is sent, so that Servo's own `incoming_command_timeout`
     halts the arm when this node dies.
@@ -75,15 +78,16 @@ class ServoBackend:
     def setpoint(self, pose: Pose, joints: JointCommand, gripper: float, t: float) -> None:
         """Send the pose."""
         now = t - self._period
-        header = Header(stamp=time_message(now), frame_id=self._frame)
-        self._out.publish(pose_message(pose, header))
+        moves = bool(np.abs(joints.velocities).max() > _AT_REST)
+        self._send(self._session.command(moves, time.monotonic()))
+        if self._session.phase is not Phase.PAUSED:
+            header = Header(stamp=time_message(now), frame_id=self._frame)
+            self._out.publish(pose_message(pose, header))
         self._gripper.send(gripper, now)
 
     def stop(self, t: float) -> None:
         """Pause Servo."""
-        request = self._session.stop(time.monotonic())
-        if request is not None:
-            self._send(request)
+        self._send(self._session.stop(time.monotonic()))
 
     @property
     def phase(self) -> Phase:
@@ -102,11 +106,11 @@ class ServoBackend:
 
     def _tick(self) -> None:
         present = self._switch.service_is_ready() and self._pause.service_is_ready()
-        request = self._session.tick(time.monotonic(), present)
-        if request is not None:
-            self._send(request)
+        self._send(self._session.tick(time.monotonic(), present))
 
-    def _send(self, request: Request) -> None:
+    def _send(self, request: Request | None) -> None:
+        if request is None:
+            return
         if request.ask is Ask.SWITCH_TO_POSE:
             pose = self._switch_type.Request.POSE
             answer = self._switch.call_async(self._switch_type.Request(command_type=pose))

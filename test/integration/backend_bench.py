@@ -51,6 +51,8 @@ class Bench:
             robot.acceleration, robot.jerk, robot.position_lower, robot.position_upper
         )
         self._kinematics = Kinematics(urdf(robot.name), robot.joints, robot.tip_frame)
+        n = len(robot.joints)
+        self._moving = self.command(JointState(robot.ready, np.full(n, 0.01), np.zeros(n)))
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -82,9 +84,10 @@ class Bench:
                 step()
             self._executor.spin_once(timeout_sec=0.005)
 
-    def send(self, pose: Pose, gripper: float = 1.0) -> None:
-        """One setpoint of the tip."""
-        self.backend.setpoint(pose, self.at_rest(), gripper, self.now() + self.period)
+    def send(self, pose: Pose, gripper: float = 1.0, moves: bool = True) -> None:
+        """One setpoint of the tip, on the way or at rest."""
+        joints = self._moving if moves else self.at_rest()
+        self.backend.setpoint(pose, joints, gripper, self.now() + self.period)
 
 
 @contextlib.contextmanager

@@ -7,7 +7,9 @@ after INVALID or a halt it publishes nothing. A session therefore goes
     ABSENT -> SWITCHING (to POSE, verified) -> PAUSED -> RESUMING -> STREAMING -> PAUSING -> PAUSED
 
 and a halt leads through PAUSING and a rest back to SWITCHING, so that each motion starts with a
-Servo known to be well. Times are seconds of a clock that never stands still.
+Servo known to be well. An arm that holds still for a while is paused as well, so that it neither
+drifts nor halts meanwhile, and resumed with its next motion. Times are seconds of a clock that
+never stands still.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ _REPLY_TIME = 1.0  # s that a service may take
 _SILENCE = 0.5  # s without a status after which Servo is taken for dead
 _PATIENCE = 0.2  # s for which Servo may report that it does not move
 _REST = 1.0  # s of pause after a fault
+_HOLD = 1.0  # s at rest after which a hold is a pause; until then Servo may be on its way
 
 
 class Status(IntEnum):
@@ -97,6 +100,8 @@ class ServoSession:
         self._heard = 0.0  # when a status came
         self._status = Status.NO_WARNING
         self._status_since = 0.0
+        self._moved = 0.0  # when a command moved the arm, or the motion began
+        self._holds = False  # paused for a hold, not by a stop
 
     @property
     def fault(self) -> str:
@@ -137,10 +142,22 @@ class ServoSession:
         """
         if self.fault:
             raise BackendError(self.fault)
+        self._moved, self._holds = t, False
         return self._ask(Ask.RESUME, t)
+
+    def command(self, moves: bool, t: float) -> Request | None:
+        """A command is about to be sent, one of motion or one to stay; what to ask before it."""
+        if moves:
+            self._moved = t
+            return self.start(t) if self._holds and not self.fault else None
+        if self.phase is not Phase.STREAMING or t - self._moved < _HOLD:
+            return None
+        self._holds = True
+        return self._ask(Ask.PAUSE, t)
 
     def stop(self, t: float) -> Request | None:
         """No commands follow until the next start."""
+        self._holds = False
         moving = self.phase in (Phase.RESUMING, Phase.STREAMING)
         return self._ask(Ask.PAUSE, t) if moving else None
 
@@ -194,5 +211,5 @@ class ServoSession:
         return None
 
     def _halt(self, reason: str, t: float) -> Request:
-        self._fault = reason
+        self._fault, self._holds = reason, False
         return self._ask(Ask.PAUSE, t)
