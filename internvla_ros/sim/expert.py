@@ -16,8 +16,8 @@ from internvla_ros.sim.world import World
 
 PHASES = ("approach", "descend", "close", "lift", "carry", "lower", "open", "retreat")
 
-_SPEED, _TURN = 0.27, 1.25  # m/s and rad/s
-_SHARE = 0.6  # of the tip's own speed limits that is used where they are lower
+SPEED, TURN = 0.27, 1.25  # m/s and rad/s
+SHARE = 0.6  # of the tip's own speed limits that is used where they are lower
 _HOVER, _CARRY, _RETREAT = 0.0695, 0.0895, 0.1045  # heights of the fingers' ends, m
 _CLEARED = 0.0595  # from this height of the fingers' ends on the object may travel sideways
 _NEAR, _CLOSE = 0.012, 0.007  # m: near enough to go down; to close or open the gripper
@@ -33,8 +33,8 @@ class Expert:
         self._table = embodiment.tabletop
         self._down = embodiment.down
         self._reach = embodiment.gripper.reach
-        self._speed = min(_SPEED, _SHARE * embodiment.tip_limits.speed)
-        self._turn = min(_TURN, _SHARE * embodiment.tip_limits.turn)
+        self._speed = min(SPEED, SHARE * embodiment.tip_limits.speed)
+        self._turn = min(TURN, SHARE * embodiment.tip_limits.turn)
         self._phase = "approach"
         self._waited = 0
         self._opening = 1.0

@@ -46,15 +46,9 @@ _ARMATURE = 0.05  # kg m^2 (or kg) that a motor adds to its joint
 
 def build_model(embodiment: Embodiment) -> mujoco.MjModel:
     """Compiles the world of one robot."""
-    spec = _robot_spec(embodiment)
-    spec.option.timestep = TIMESTEP
-    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
-    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-    spec.option.impratio = 10.0
-    _drive(spec, embodiment)
-    _surroundings(spec, embodiment.tabletop)
+    spec = bare_spec(embodiment)
     for camera in embodiment.cameras:
-        _camera(spec, camera)
+        add_camera(spec, camera)
     _turned_meshes(spec)
     for slot in range(MAX_MOVABLES):
         _movable(spec, slot)
@@ -62,6 +56,18 @@ def build_model(embodiment: Embodiment) -> mujoco.MjModel:
         for kind in RECEPTACLES:
             _receptacle(spec, slot, kind)
     return spec.compile()
+
+
+def bare_spec(embodiment: Embodiment) -> mujoco.MjSpec:
+    """A robot that can be driven at its table, with lights, and nothing else."""
+    spec = _robot_spec(embodiment)
+    spec.option.timestep = TIMESTEP
+    spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+    spec.option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+    spec.option.impratio = 10.0
+    _drive(spec, embodiment)
+    _surroundings(spec, embodiment.tabletop)
+    return spec
 
 
 def movable_body(slot: int) -> str:
@@ -87,7 +93,7 @@ def _robot_spec(embodiment: Embodiment) -> mujoco.MjSpec:
         is_visual = geom.contype == 0
         geom.group = _SHOWN if is_visual else _HIDDEN
         if not is_visual:
-            _felt(geom, _ARM)
+            felt(geom, _ARM)
     base = spec.body(embodiment.base_frame)
     for geom in base.geoms:
         geom.contype = geom.conaffinity = 0  # it stands on the table
@@ -132,7 +138,7 @@ def _surroundings(spec: mujoco.MjSpec, tabletop: Tabletop) -> None:
         size=(tabletop.size[0] / 2, tabletop.size[1] / 2, _BOARD),
         pos=(*tabletop.centre, tabletop.height - _BOARD),
     )
-    _felt(table)
+    felt(table)
     floor = world.add_geom(
         name="floor", type=_GEOM.mjGEOM_PLANE, size=(4, 4, 0.1), pos=(0, 0, tabletop.floor)
     )
@@ -154,8 +160,11 @@ def _surroundings(spec: mujoco.MjSpec, tabletop: Tabletop) -> None:
     spec.stat.extent, spec.stat.center = 1.0, (0.3, 0.0, 0.0)
 
 
-def _camera(spec: mujoco.MjSpec, camera: CameraSpec) -> None:
-    """MuJoCo's cameras look along -z with y up; optical frames along z with y down."""
+def add_camera(spec: mujoco.MjSpec, camera: CameraSpec) -> None:
+    """Fixes a camera to its link.
+
+    MuJoCo's cameras look along -z with y up; optical frames along z with y down.
+    """
     rotation = camera.optical_rotation() @ np.diag([1.0, -1.0, -1.0])
     spec.body(camera.frame).add_camera(
         name=camera.name,
@@ -173,7 +182,7 @@ def _movable(spec: mujoco.MjSpec, slot: int) -> None:
         geom = body.add_geom(
             name=movable_geom(slot, kind), type=shape, size=(half, half, half), mass=0.01
         )
-        _felt(geom)
+        felt(geom)
 
 
 def _receptacle(spec: mujoco.MjSpec, slot: int, kind: str) -> None:
@@ -190,7 +199,7 @@ def _receptacle(spec: mujoco.MjSpec, slot: int, kind: str) -> None:
         size=(shape.inner + 0.001, shape.floor / 2, 0),
         pos=(0, 0, shape.floor / 2),
     )
-    _felt(bottom)
+    felt(bottom)
     bottom.group = _HIDDEN
     for angle in np.arange(_WALLS) * 2 * np.pi / _WALLS:
         _wall(body, shape.inner, shape.outer, shape.floor, shape.rim, float(angle))
@@ -217,7 +226,7 @@ def _wall(
         pos=turn @ np.array([middle[0], 0, middle[1]]),
         quat=_quaternion(turn @ board),
     )
-    _felt(geom)
+    felt(geom)
     geom.group = _HIDDEN
 
 
@@ -234,10 +243,10 @@ def _bin(body: mujoco.MjsBody) -> None:
         ((0, -middle, height), (half, thick, height)),
     )
     for position, size in parts:
-        _felt(body.add_geom(type=_GEOM.mjGEOM_BOX, pos=position, size=size))
+        felt(body.add_geom(type=_GEOM.mjGEOM_BOX, pos=position, size=size))
 
 
-def _felt(geom: mujoco.MjsGeom, masks: tuple[int, int] = _THINGS) -> None:
+def felt(geom: mujoco.MjsGeom, masks: tuple[int, int] = _THINGS) -> None:
     """Makes a shape collide, with friction against sliding, turning and rolling."""
     geom.contype, geom.conaffinity = masks
     geom.condim, geom.friction = 6, _FRICTION

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.sim.mjcf import (
     KEY_LIGHT,
@@ -20,6 +18,7 @@ from internvla_ros.sim.mjcf import (
     movable_geom,
     receptacle_body,
 )
+from internvla_ros.sim.robot_world import RobotWorld
 from internvla_ros.sim.scene import (
     MAX_MOVABLES,
     MAX_RECEPTACLES,
@@ -50,7 +49,7 @@ class _Placed:
     geoms: tuple[int, ...]
 
 
-class World:
+class World(RobotWorld):
     """One robot at one table, reset to any scene without compiling again.
 
     Holds a MuJoCo model and, from the first picture on, a GL context: use it in one thread.
@@ -58,38 +57,11 @@ class World:
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
-        self.embodiment = embodiment
-        self.model = build_model(embodiment)
-        self.data = mujoco.MjData(self.model)
-        self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
-        weakref.finalize(self, _free, self._renderers)
-        self._optics = {camera.name: camera.optical_rotation() for camera in embodiment.cameras}
+        super().__init__(embodiment)
         self._objects: dict[str, _Placed] = {}
         self._scene: Scene | None = None
-        self._arm_q = self._addresses(embodiment.joints, self.model.jnt_qposadr)
-        self._arm_v = self._addresses(embodiment.joints, self.model.jnt_dofadr)
-        self._arm_u = np.array([self.model.actuator(name).id for name in embodiment.joints])
-        fingers = embodiment.gripper.joints
-        self._finger_q = self._addresses(fingers, self.model.jnt_qposadr)
-        self._finger_u = np.array([self.model.actuator(name).id for name in fingers])
-        self._finger_sides = np.array(embodiment.gripper.mirror)
-        self._finger_of = self._bodies_of_fingers(fingers)
-        self._tip = self.model.body(embodiment.tip_frame).id
-        self._due = 0.0
+        self._load(build_model(embodiment))
         self._rest(embodiment.ready, embodiment.tabletop.opening)
-
-    def _bodies_of_fingers(self, joints: tuple[str, ...]) -> dict[int, int]:
-        """For each body that a finger's joint moves, the finger's own body."""
-        moved = [int(self.model.jnt_bodyid[self.model.joint(name).id]) for name in joints]
-        of = {body: body for body in moved}
-        for body in range(self.model.nbody):
-            parent = int(self.model.body_parentid[body])
-            if parent in of and body not in of:
-                of[body] = of[parent]
-        return of
-
-    def _addresses(self, names: tuple[str, ...], table: NDArray[np.int32]) -> NDArray[np.int64]:
-        return np.array([table[self.model.joint(name).id] for name in names], dtype=np.int64)
 
     @property
     def scene(self) -> Scene:
@@ -195,15 +167,6 @@ class World:
     def _free_joint(self, body: int) -> int:
         return int(self.model.jnt_qposadr[self.model.body_jntadr[body]])
 
-    def _rest(self, q: ArrayLike, opening: float) -> None:
-        """The arm at rest at q [n], commanded to stay there."""
-        self.data.qpos[self._arm_q] = q
-        self.data.qvel[:] = 0.0
-        finger = self.embodiment.gripper.position(opening)
-        self.data.qpos[self._finger_q] = finger * self._finger_sides
-        self.command(np.asarray(q, dtype=np.float64), opening)
-        mujoco.mj_forward(self.model, self.data)
-
     def teleport(self, q: ArrayLike, opening: float, held: str | None = None) -> None:
         """Puts the arm at q [n] without physics; `held` is put between its fingers."""
         self._rest(q, opening)
@@ -215,51 +178,6 @@ class World:
         self.data.qpos[address : address + 3] = tip.position
         self.data.qpos[address + 3 : address + 7] = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
         mujoco.mj_forward(self.model, self.data)
-
-    def command(self, q: ArrayLike, gripper: float) -> None:
-        """Sets the servos' targets: joint positions q [n] (rad), gripper 0 closed .. 1 open."""
-        self.data.ctrl[self._arm_u] = q
-        finger = self.embodiment.gripper.position(gripper)
-        self.data.ctrl[self._finger_u] = finger * self._finger_sides
-
-    def step(self, seconds: float) -> None:
-        """Lets that much time pass, to the nearest step of the physics; rests add up."""
-        self._due += seconds
-        steps = max(1, round((self._due - self.data.time) / self.model.opt.timestep))
-        mujoco.mj_step(self.model, self.data, nstep=steps)
-
-    @property
-    def time(self) -> float:
-        """Seconds since the reset."""
-        return float(self.data.time)
-
-    @property
-    def joint_positions(self) -> NDArray[np.float64]:
-        """[n] rad."""
-        return np.array(self.data.qpos[self._arm_q])
-
-    @property
-    def joint_velocities(self) -> NDArray[np.float64]:
-        """[n] rad/s."""
-        return np.array(self.data.qvel[self._arm_v])
-
-    @property
-    def finger_positions(self) -> NDArray[np.float64]:
-        """Positions (m) of the gripper's joints, in the embodiment's order."""
-        return np.array(self.data.qpos[self._finger_q])
-
-    @property
-    def gripper_opening(self) -> float:
-        """Measured, 0 closed .. 1 open."""
-        return self.embodiment.gripper.opening(
-            float(np.mean(self.finger_positions / self._finger_sides))
-        )
-
-    def tip_pose(self) -> Pose:
-        """Where the tip is, measured."""
-        return Pose(
-            np.array(self.data.xpos[self._tip]), np.array(self.data.xmat[self._tip]).reshape(3, 3)
-        )
 
     def object_position(self, name: str) -> NDArray[np.float64]:
         """Centre [3] of a movable; the middle of a receptacle's inner floor."""
@@ -306,44 +224,6 @@ class World:
         height = offset[2] - thing.spec.size / 2
         return bool(np.hypot(offset[0], offset[1]) <= shape.usable and -0.005 < height < _RESTING)
 
-    def render(self, camera: str, width: int, height: int) -> NDArray[np.uint8]:
-        """uint8 [height, width, 3], RGB, as the camera sees the scene now."""
-        self.embodiment.camera(camera)
-        renderer = self._renderers.get((width, height))
-        if renderer is None:
-            renderer = mujoco.Renderer(self.model, height, width)
-            for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
-                renderer.scene.flags[flag] = False
-            self._renderers[(width, height)] = renderer
-        renderer.update_scene(self.data, camera)
-        return renderer.render()
-
-    def close(self) -> None:
-        """Frees the renderers; the next picture makes new ones."""
-        _free(self._renderers)
-
-    def intrinsics(self, camera: str, width: int, height: int) -> NDArray[np.float64]:
-        """K [3, 3] of a camera's pictures at this size."""
-        return self.embodiment.camera(camera).intrinsics(width, height)
-
-    def camera_pose(self, camera: str) -> Pose:
-        """The optical frame (x right, y down, z forward) in the base frame."""
-        spec = self.embodiment.camera(camera)
-        body = self.model.body(spec.frame).id
-        rotation = np.array(self.data.xmat[body]).reshape(3, 3)
-        position = np.array(self.data.xpos[body])
-        return Pose(position + rotation @ spec.position, rotation @ self._optics[camera])
-
-    def project(
-        self, points: ArrayLike, camera: str, width: int, height: int
-    ) -> NDArray[np.float64]:
-        """[N, 2] pixels of points [N, 3] of the base frame; NaN for those behind the camera."""
-        pose = self.camera_pose(camera)
-        local = (np.asarray(points, dtype=np.float64) - pose.position) @ pose.rotation
-        depth = np.where(local[:, 2] > 1e-6, local[:, 2], np.nan)
-        flat = local @ self.intrinsics(camera, width, height).T
-        return np.asarray(flat[:, :2] / depth[:, None])
-
     def boxes(self, camera: str, width: int, height: int) -> dict[str, NDArray[np.float64]]:
         """For each object the box x1 y1 x2 y2 (pixels) about its whole shape, clipped.
 
@@ -366,12 +246,6 @@ class World:
             known = ", ".join(self._objects) or "nothing"
             raise WorldError(f"the scene has no {name!r}; it has {known}")
         return self._objects[name]
-
-
-def _free(renderers: dict[tuple[int, int], mujoco.Renderer]) -> None:
-    for renderer in renderers.values():
-        renderer.close()
-    renderers.clear()
 
 
 def _solid(kind: str, size: float) -> tuple[float, NDArray[np.float64]]:
