@@ -135,10 +135,12 @@ class Path:
             before = after
         elif knot == len(self._moves):
             after = before
-        shift = 0.5 * (before + after) * into + 0.5 * (after - before) * (into * into + 0.25)
-        return Pose(
+        # 0.5 (before + after) into + 0.5 (after - before) (into^2 + 0.25), sorted by the two
+        even, bent = 0.5 * into, 0.5 * (into * into + 0.25)
+        shift = (even - bent) * before + (even + bent) * after
+        return Pose.of(
             self._positions[knot] + shift[:3],
-            rotvec_to_matrix(shift[3:]) @ self._rotations[knot],
+            rotvec_to_matrix(shift[3:]).dot(self._rotations[knot]),
         )
 
     def gripper(self, t: float) -> float:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +104,7 @@ class _Fade:
     offset: Array
     rate: Array
 
-    @property
+    @cached_property
     def duration(self) -> float:
         """Seconds it lasts; its fastest is 1.5 times its mean speed."""
         metres, radians = _length(self.offset[:3]), _length(self.offset[3:])
@@ -145,10 +146,12 @@ class _Motion:
 
     def pose(self, t: float) -> Pose:
         """The setpoint at time t."""
-        on_path, left = self.path.pose(self.executed(t)), self.fade.at(t)
-        if not left.any():
+        on_path = self.path.pose(self.executed(t))
+        if t - self.fade.since >= self.fade.duration:
             return on_path
-        return Pose(on_path.position + left[:3], rotvec_to_matrix(left[3:]) @ on_path.rotation)
+        left = self.fade.at(t)
+        turned = rotvec_to_matrix(left[3:]).dot(on_path.rotation)
+        return Pose.of(on_path.position + left[:3], turned)
 
 
 class ChunkExecutor:

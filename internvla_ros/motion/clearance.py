@@ -20,6 +20,7 @@ from internvla_ros.motion.collision import CollisionModel
 Array = NDArray[np.float64]
 
 _ROUNDING = 1e-5  # m that a measured distance may be wrong by
+_FEW = 100  # moments times pairs in doubt that are measured one by one
 
 
 class Room(Protocol):
@@ -29,9 +30,9 @@ class Room(Protocol):
         """Metres to spare at joint positions [n] before the arm is closer to anything than it
         may be."""
 
-    def least(self, path: Array) -> float:
-        """The least room (m) at any of some joint positions [k, n]; infinite where there is
-        proof that it is not negative."""
+    def remains(self, path: Array, least: float) -> bool:
+        """Whether there is proof that at least so many metres are to spare at each of some joint
+        positions [k, n]."""
 
 
 class Clearance:
@@ -42,7 +43,7 @@ class Clearance:
 
     def __init__(self, model: CollisionModel) -> None:
         self._model = model
-        self._leverage = np.vstack([pairs.leverage for pairs in model.pairs])
+        self._leverage = model.leverage
         self._seen = np.zeros_like(self._leverage)
         self._rooms = np.full(len(self._leverage), -math.inf)
         self._revision = model.revision
@@ -51,40 +52,52 @@ class Clearance:
         """Metres to spare at joint positions q [n], measured."""
         return self._model.room(q)
 
-    def least(self, path: Array) -> float:
-        """The least room (m) at any of some joint positions [k, n].
-
-        Infinite where what has been measured before proves that all of it is above zero.
-        """
+    def remains(self, path: Array, least: float) -> bool:
+        """Whether at least so many metres are to spare at each of some joint positions [k, n]."""
         if self._revision != self._model.revision:
             self._rooms[:], self._revision = -math.inf, self._model.revision
-        doubted = self._doubted(path)
-        if not len(doubted):
-            return math.inf
-        self._look(path[0], doubted)
-        left = self._left(path, doubted)
-        pairs, moments = left.min(axis=0) < _ROUNDING, left.min(axis=1) < _ROUNDING
-        if not pairs.any():
-            return math.inf
-        return float(self._model.rooms(path[moments], doubted[pairs].tolist()).min())
+        pairs = self._doubted(path, least + _ROUNDING)
+        return not len(pairs) or self._proven(path, least, pairs)
 
-    def _doubted(self, path: Array) -> NDArray[np.intp]:
+    def _doubted(self, path: Array, least: float) -> NDArray[np.intp]:
         """The pairs that may come too close somewhere in the box about some positions [k, n]."""
-        low, high = path.min(axis=0), path.max(axis=0)
+        low, high = np.minimum.reduce(path), np.maximum.reduce(path)
         moved = np.maximum(high - self._seen, self._seen - low)
         left = self._rooms - np.vecdot(self._leverage, moved)
-        return np.flatnonzero(left < _ROUNDING)
+        return (left < least).nonzero()[0]
 
-    def _left(self, path: Array, pairs: NDArray[np.intp]) -> Array:
-        """[k, p] the least room that some pairs can have at positions [k, n]."""
-        moved = np.abs(path[:, None] - self._seen[pairs])
-        result: Array = self._rooms[pairs] - np.vecdot(moved, self._leverage[pairs])
+    def _proven(self, path: Array, least: float, pairs: NDArray[np.intp]) -> bool:
+        """As `remains`, for some pairs: each look, amid the moments that are in doubt, tells of
+        those around it, too. What is left in doubt in the end is measured moment by moment."""
+        left, moments = np.full((len(path), len(pairs)), -math.inf), np.arange(len(path))
+        while True:
+            middle = moments[len(moments) // 2]
+            rooms = self._look(path[middle], pairs)
+            if min(rooms.tolist()) < least:
+                return False
+            left = np.maximum(left, self._left(path, path[middle], rooms, pairs))
+            left[middle] = math.inf
+            doubt = left < least + _ROUNDING
+            moments = np.logical_or.reduce(doubt, 1).nonzero()[0]
+            if not len(moments):
+                return True
+            chosen = np.logical_or.reduce(doubt, 0).nonzero()[0]
+            pairs, left = pairs[chosen], left[:, chosen]
+            if len(moments) * len(pairs) <= _FEW:
+                rest = self._model.rooms(path[moments], pairs.tolist())
+                return bool(np.minimum.reduce(rest, axis=None) >= least)
+
+    def _left(self, path: Array, seen: Array, rooms: Array, pairs: NDArray[np.intp]) -> Array:
+        """[k, p] the least room that some pairs can have at positions [k, n], having had the rooms
+        [p] at the positions seen [n]."""
+        result: Array = rooms - np.abs(path - seen).dot(self._leverage[pairs].T)
         return result
 
-    def _look(self, q: Array, pairs: NDArray[np.intp]) -> None:
-        """Measure some pairs at positions [n] and remember it."""
-        self._rooms[pairs] = self._model.rooms(q[None], pairs.tolist())[0]
-        self._seen[pairs] = q
+    def _look(self, q: Array, pairs: NDArray[np.intp]) -> Array:
+        """[p] the rooms of some pairs, measured at positions [n] and remembered."""
+        rooms = self._model.rooms(q[None], pairs.tolist())[0]
+        self._rooms[pairs], self._seen[pairs] = rooms, q
+        return rooms
 
 
 class Measured:
@@ -93,6 +106,6 @@ class Measured:
     def __init__(self, room: Callable[[Array], float]) -> None:
         self.room = room
 
-    def least(self, path: Array) -> float:
-        """The least room (m) at any of some joint positions [k, n]."""
-        return min(map(self.room, path))
+    def remains(self, path: Array, least: float) -> bool:
+        """Whether at least so many metres are to spare at each of some joint positions [k, n]."""
+        return all(self.room(q) >= least for q in path)

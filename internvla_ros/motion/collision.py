@@ -101,12 +101,32 @@ class Pairs:
         index = pin.computeDistances(self._geometry, self._data)
         return float(self._data.distanceResults[index].min_distance) - self.required
 
-    def rooms(self, model: pin.Model, data: pin.Data, chosen: Sequence[int]) -> list[float]:
-        """As `room`, of each of the pairs chosen."""
-        geometry, placed, required = self._geometry, self._data, self.required
+    def distances(self, model: pin.Model, data: pin.Data, chosen: Sequence[int]) -> list[float]:
+        """Signed m between each of the pairs chosen."""
+        geometry, placed, distance = self._geometry, self._data, pin.computeDistance
         pin.updateGeometryPlacements(model, data, geometry, placed)
-        distance = pin.computeDistance
-        return [distance(geometry, placed, index).min_distance - required for index in chosen]
+        return [distance(geometry, placed, index).min_distance for index in chosen]
+
+    @staticmethod
+    def together(groups: Sequence[Pairs]) -> Pairs:
+        """All pairs of some groups in one, in their order; its own least distance is zero.
+
+        Solids of the same name are the same.
+        """
+        geometry, names = pin.GeometryModel(), []
+        for group in groups:
+            for solid, name in zip(group._geometry.geometryObjects, group._names, strict=True):
+                if not geometry.existGeometryName(solid.name):
+                    geometry.addGeometryObject(solid)
+                    names.append(name)
+        for group in groups:
+            solids = group._geometry.geometryObjects
+            for pair in group._geometry.collisionPairs:
+                first, second = (
+                    geometry.getGeometryId(solids[i].name) for i in (pair.first, pair.second)
+                )
+                geometry.addCollisionPair(pin.CollisionPair(first, second))
+        return Pairs(geometry, names, 0.0, np.vstack([group.leverage for group in groups]))
 
 
 class CollisionModel:
@@ -153,11 +173,20 @@ class CollisionModel:
         self._self = self._self_pairs()
         around = [_table(embodiment.tabletop)] if table else []
         self._table = self.against(around, ignored=embodiment.clearance.table_ignored)
+        self._every = Pairs.together(self._groups)
+        self._required = np.concatenate(
+            [np.full(len(pairs.leverage), pairs.required) for pairs in self._groups]
+        )
 
     @property
-    def pairs(self) -> tuple[Pairs, ...]:
+    def _groups(self) -> tuple[Pairs, ...]:
         """The robot's own pairs, and those with its table."""
         return (self._self, *self._table)
+
+    @property
+    def leverage(self) -> Array:
+        """[p, n] the most that each distance changes per rad (or m) of each joint, see `rooms`."""
+        return self._every.leverage
 
     @property
     def joints(self) -> tuple[str, ...]:
@@ -179,33 +208,24 @@ class CollisionModel:
     def nearest(self, q: ArrayLike) -> Nearest:
         """The two solids with the least room between them: of the arm, or of arm and table."""
         self.place(q)
-        found = [self.nearest_of(pairs) for pairs in self.pairs]
+        found = [self.nearest_of(pairs) for pairs in self._groups]
         return min((one for one in found if one is not None), key=lambda one: one.room)
 
     def room(self, q: ArrayLike) -> float:
         """Metres to spare at joint positions q [n] before anything is too close."""
         self.place(q)
-        return min(self.room_of(pairs) for pairs in self.pairs)
+        return min(self.room_of(pairs) for pairs in self._groups)
 
     def rooms(self, path: Array, chosen: Sequence[int]) -> Array:
-        """[k, p] metres to spare at joint positions [k, n] between some of all `pairs`.
+        """[k, p] metres to spare at joint positions [k, n] between some of all pairs.
 
-        They are counted through, group after group; `chosen` [p] ascends.
+        The robot's own are counted first, then those with its table, as in `leverage`.
         """
-        groups: list[tuple[Pairs, list[int]]] = []
-        first = 0
-        for pairs in self.pairs:
-            beyond = first + len(pairs.leverage)
-            inside = [index - first for index in chosen if first <= index < beyond]
-            if inside:
-                groups.append((pairs, inside))
-            first = beyond
-        rows: list[float] = []
+        distances: list[float] = []
         for q in path:
             self.place(q)
-            for pairs, inside in groups:
-                rows += pairs.rooms(self.model, self.data, inside)
-        return np.array(rows).reshape(len(path), len(chosen))
+            distances += self._every.distances(self.model, self.data, chosen)
+        return np.array(distances).reshape(len(path), -1) - self._required[chosen]
 
     def gradient(self, q: ArrayLike, nearest: Nearest) -> Array:
         """[n] how the distance of a pair found at q changes with each joint (m a rad).

@@ -17,7 +17,7 @@ from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.limits import Limit, Reasons
 from internvla_ros.motion.profile import JointState, Stop, VelocityProfile
 from internvla_ros.motion.tip import Tip, TipLimits
-from internvla_ros.robots.embodiment import Embodiment
+from internvla_ros.robots.embodiment import Embodiment, VelocityCurve
 
 Array = NDArray[np.float64]
 
@@ -70,24 +70,26 @@ class Guard:
         """
         wish = self._slowed(wish, step, reasons)
         state, stop = self._try(wish, step, reasons)
-        danger = self._danger(state, stop)
+        tip = self._limits.at(state.positions)
+        danger = self._danger(tip, stop)
         if danger is Limit.TIP_SPEED:
             reasons.add(danger, _TEXTS[danger])
             state, stop = self._try(_EASED * wish, step, reasons)
-            danger = self._danger(state, stop)
+            tip = self._limits.at(state.positions)
+            danger = self._danger(tip, stop)
         if danger is not None:
             reasons.add(danger, f"{_TEXTS[danger]}: braking")
             self.brake(step)
             return True
-        self._enter(state, stop)
+        self.state, self.stop, self.tip = state, stop, tip
         return False
 
     def _try(self, wish: Array, step: float, reasons: Reasons) -> tuple[JointState, Stop]:
         """What `step` seconds towards joint velocities [n] would lead to, each joint in range."""
         state = self._profile.towards(self.state, wish, step)
         stop = self._profile.stop(state)
-        within = stop.within & self._below_curve(state, stop)
-        if within.all():
+        within = stop.within & self._below_curve(stop)
+        if all(within.tolist()):
             return state, stop
         reasons.add(Limit.POSITION, f"position limit of {self._named(~within)}")
         state = _mixed(within, state, self._profile.brake(self.state, step))
@@ -97,9 +99,9 @@ class Guard:
         """Let `step` seconds of braking pass; a state at rest stays as it is."""
         self._enter(self._profile.brake(self.state, step))
 
-    def _enter(self, state: JointState, stop: Stop | None = None) -> None:
+    def _enter(self, state: JointState) -> None:
         self.state = state
-        self.stop = self._profile.stop(state) if stop is None else stop
+        self.stop = self._profile.stop(state)
         self.tip = self._limits.at(state.positions)
 
     def _slowed(self, wish: Array, step: float, reasons: Reasons) -> Array:
@@ -107,40 +109,42 @@ class Guard:
         wish = np.minimum(np.maximum(wish, -self._velocity), self._velocity)
         if self._curve is not None:
             ahead = self.state.positions + self.state.velocities * step
-            low, high = self._curve.limits(ahead)
-            wish = np.minimum(np.maximum(wish, MARGIN * low), MARGIN * high)
+            if not all(_below(self._curve, np.abs(wish) / MARGIN, ahead, ahead).tolist()):
+                low, high = self._curve.limits(ahead)
+                wish = np.minimum(np.maximum(wish, MARGIN * low), MARGIN * high)
         excess = self._limits.excess(self.tip, wish) / MARGIN
         if excess <= 1.0:
             return wish
         reasons.add(Limit.TIP_SPEED, _TEXTS[Limit.TIP_SPEED])
         return wish / excess
 
-    def _below_curve(self, state: JointState, stop: Stop) -> NDArray[np.bool_]:
+    def _below_curve(self, stop: Stop) -> NDArray[np.bool_]:
         """[n] whether each joint slows down in time towards the ends of its range."""
         if self._curve is None:
-            return np.ones(len(self._names), dtype=bool)
-        low, high = self._curve.limits(stop.positions)
+            return stop.within
         v = stop.velocities
-        below = (v >= low - _ROUNDING) & (v <= high + _ROUNDING)
-        return np.logical_and.reduce(below, axis=0)
+        below = _below(self._curve, np.maximum.reduce(np.abs(v)), stop.lowest, stop.highest)
+        if all(below.tolist()):
+            return below
+        low, high = self._curve.limits(stop.positions)
+        return np.logical_and.reduce((v >= low - _ROUNDING) & (v <= high + _ROUNDING), axis=0)
 
-    def _danger(self, state: JointState, stop: Stop) -> Limit | None:
-        """Which limit forbids a state, or the stop from it."""
-        tip = self._limits.at(state.positions)
-        outside, excess = self._limits.most(tip, stop.positions, stop.velocities)
+    def _danger(self, tip: Tip, stop: Stop) -> Limit | None:
+        """Which limit forbids a state, with its tip, or the stop from it."""
+        outside, excess = self._limits.most(tip, stop.moved, stop.velocities)
         if self._too_fast(tip, stop, excess):
             return Limit.TIP_SPEED
         if self._leaves(stop, outside):
             return Limit.WORKSPACE
         return Limit.CLEARANCE if self._too_close(stop) else None
 
-    def _too_fast(self, tip: Tip, stop: Stop, most: Array) -> bool:
+    def _too_fast(self, tip: Tip, stop: Stop, most: list[float]) -> bool:
         """Whether the tip goes beyond its limit and faster than it does now.
 
         Only where its bound (`most`, [k]) allows for that does it have to be looked at.
         """
         now: float | None = None
-        for i, bound in enumerate(most.tolist()):
+        for i, bound in enumerate(most):
             share = 1.0 if i == 0 else _STOP_EXCESS
             if bound <= share:
                 continue
@@ -153,13 +157,13 @@ class Guard:
                 return True
         return False
 
-    def _leaves(self, stop: Stop, most: Array) -> bool:
+    def _leaves(self, stop: Stop, most: list[float]) -> bool:
         """Whether the tip leaves the workspace, and goes further out than it is now.
 
         Only where its bound (`most`, [k] m) allows for that does it have to be looked at.
         """
         here: float | None = None
-        for i, bound in enumerate(most.tolist()):
+        for i, bound in enumerate(most):
             outside = bound if bound <= EDGE else self._limits.outside_at(stop.positions[i])
             if outside <= EDGE:
                 continue
@@ -170,10 +174,11 @@ class Guard:
 
     def _too_close(self, stop: Stop) -> bool:
         """Whether the arm comes too close to something, and closer than it is now."""
-        if self._room is None:
+        room = self._room
+        if room is None or room.remains(stop.positions, 0.0):
             return False
-        least = self._room.least(stop.positions)
-        return least < 0.0 and least < self._room.room(self.state.positions)
+        here = room.room(self.state.positions)
+        return here >= 0.0 or not room.remains(stop.positions, here)
 
     def _named(self, chosen: NDArray[np.bool_]) -> str:
         return ", ".join(name for name, yes in zip(self._names, chosen, strict=True) if yes)
@@ -186,3 +191,11 @@ def _mixed(chosen: NDArray[np.bool_], a: JointState, b: JointState) -> JointStat
         np.where(chosen, a.velocities, b.velocities),
         np.where(chosen, a.accelerations, b.accelerations),
     )
+
+
+def _below(
+    curve: VelocityCurve, fastest: Array, lowest: Array, highest: Array
+) -> NDArray[np.bool_]:
+    """[n] whether speeds are below a curve wherever joints are between positions, each [n]."""
+    room = np.minimum(curve.upper - highest, lowest - curve.lower)
+    return np.square(fastest + curve.offset) <= curve.gain * room

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pinocchio as pin
@@ -21,8 +22,8 @@ from internvla_ros.motion.se3 import Pose
 Array = NDArray[np.float64]
 
 _ROTATION_WEIGHT = 0.3  # metres a radian: what a turn costs beside a shift while solving
-_WEIGHTS = np.array([[1.0]] * 3 + [[_ROTATION_WEIGHT]] * 3)
-_IDENTITY = np.eye(6)
+# Weighting the error by W and damping evenly is the same as damping by W^-2 without weights.
+_DAMPED = np.diag([1.0] * 3 + [_ROTATION_WEIGHT**-2] * 3)
 _DAMPING = 1e-6  # least damping, against singular Jacobians
 _LARGEST_STEP = 0.5  # rad (or m) any joint may move in one iteration
 _POSTURE_GAIN = 0.1  # share of the way to the posture taken in each iteration
@@ -50,20 +51,20 @@ class IkResult:
     converged: bool
 
 
-@dataclass(frozen=True, eq=False)
-class _Goal:
-    """Where the tip should be, and what counts as there (metres, radians)."""
+class _Goal(NamedTuple):
+    """Where the tip should be, what counts as there (metres, radians), and what share of the
+    squared error a step may leave for another to follow."""
 
     pose: Pose
     position_tolerance: float
     rotation_tolerance: float
+    most_left: float
 
     def reached(self, metres: float, radians: float) -> bool:
         return metres <= self.position_tolerance and radians <= self.rotation_tolerance
 
 
-@dataclass(frozen=True, eq=False)
-class _Limits:
+class _Limits(NamedTuple):
     """Joint positions [n] to stay between, and those to prefer where there is freedom."""
 
     low: Array
@@ -123,20 +124,22 @@ class Kinematics:
     def forward(self, q: ArrayLike) -> Pose:
         """Pose of the tip in the root frame at joint positions q [n]."""
         pin.forwardKinematics(self._model, self._data, self._own(q))
-        placement = pin.updateFramePlacement(self._model, self._data, self._tip)
-        return Pose(placement.translation, placement.rotation)
+        return self._pose()
 
     def place(self, q: ArrayLike) -> Array:
         """Where `forward` puts the tip, [3] m, without its rotation."""
         pin.forwardKinematics(self._model, self._data, self._own(q))
         placement = pin.updateFramePlacement(self._model, self._data, self._tip)
-        return np.array(placement.translation)
+        return placement.translation.copy()
 
     def look(self, q: ArrayLike) -> tuple[Array, Pose]:
         """`jacobian` and `forward` at once."""
-        jacobian = self.jacobian(q)
+        return self.jacobian(q), self._pose()
+
+    def _pose(self) -> Pose:
+        """Of the tip where the joints were looked at last."""
         placement = pin.updateFramePlacement(self._model, self._data, self._tip)
-        return jacobian, Pose(placement.translation, placement.rotation)
+        return Pose.of(placement.translation.copy(), placement.rotation.copy())
 
     def bends(self) -> tuple[Array, Array]:
         """[n, n] each: bounds on how the Jacobian's rows of shifting (m) and of turning (rad)
@@ -164,6 +167,7 @@ class Kinematics:
         position_tolerance: float = 1e-4,
         rotation_tolerance: float = 1e-3,
         max_iterations: int = 60,
+        most_left: float = math.inf,
         restarts: int = 0,
     ) -> IkResult:
         """Joint positions that put the tip at `target`, near `seed`.
@@ -179,6 +183,8 @@ class Kinematics:
             lower, upper: [n] limits to keep instead of the description's.
             position_tolerance, rotation_tolerance: metres and radians that count as there.
             max_iterations: most Newton steps from one seed, about 30 us each.
+            most_left: share of the squared error that a Newton step may leave for another to
+                follow. Within reach one takes nearly all of it.
             restarts: how many more seeds, spread over the limits, are tried until one leads there;
                 0 where the solution must be the one connected to `seed`.
         """
@@ -186,7 +192,7 @@ class Kinematics:
         high = self.upper if upper is None else np.asarray(upper, dtype=np.float64)
         rest = None if posture is None else np.asarray(posture, dtype=np.float64)
         limits = _Limits(low, high, rest)
-        goal = _Goal(target, position_tolerance, rotation_tolerance)
+        goal = _Goal(target, position_tolerance, rotation_tolerance, most_left)
         found = self._descend(goal, np.asarray(seed, dtype=np.float64), limits, max_iterations)
         if found.converged or restarts == 0:
             return found
@@ -204,15 +210,16 @@ class Kinematics:
         for iteration in range(iterations + 1):
             jacobian = self.jacobian(q)
             error, metres, radians = self._error(goal.pose)
-            cost = float(error @ error)
+            cost = metres * metres + (_ROTATION_WEIGHT * radians) ** 2
+            slow = best is not None and cost > goal.most_left * best[0]
             if best is None or cost < best[0]:
                 best = (cost, q, metres, radians)
-            if goal.reached(metres, radians) or iteration == iterations:
+            if goal.reached(metres, radians) or slow or iteration == iterations:
                 break
-            step = _limited_step(jacobian, error, cost, q, limits)
-            if float(np.abs(step).max()) < _STALLED:
+            after = _step(jacobian, error, cost, q, limits)
+            if max(map(abs, (after - q).tolist())) < _STALLED:
                 break
-            q = np.minimum(np.maximum(q + step, limits.low), limits.high)  # rounding, too
+            q = after
         assert best is not None
         _, q, metres, radians = best
         return IkResult(q, metres, radians, goal.reached(metres, radians))
@@ -225,14 +232,13 @@ class Kinematics:
         return values if self._in_order else values[self._scatter]
 
     def _error(self, target: Pose) -> tuple[Array, float, float]:
-        """Weighted error [6] of the last `jacobian` call's configuration, metres, radians."""
+        """[6] the way to the target from where the last `jacobian` call looked, as a shift (m) and
+        a turn (rad) along the root's axes; then the lengths of both."""
         placement = pin.updateFramePlacement(self._model, self._data, self._tip)
-        rotation = placement.rotation
-        x, y, z = (target.position - placement.translation).tolist()
-        a, b, c = (rotation @ pin.log3(rotation.T @ target.rotation)).tolist()
-        w = _ROTATION_WEIGHT
-        error = np.array((x, y, z, w * a, w * b, w * c))
-        return error, math.sqrt(x * x + y * y + z * z), math.sqrt(a * a + b * b + c * c)
+        shift = target.position - placement.translation
+        turn = pin.log3(target.rotation.dot(placement.rotation.T))
+        metres, radians = math.sqrt(shift.dot(shift)), math.sqrt(turn.dot(turn))
+        return np.concatenate((shift, turn)), metres, radians
 
 
 def _miss(found: IkResult) -> float:
@@ -250,42 +256,41 @@ def _spread(low: Array, high: Array, count: int) -> Iterator[Array]:
         yield low + np.mod(0.5 + i * strides, 1.0) * (high - low)
 
 
-def _limited_step(jacobian: Array, error: Array, cost: float, q: Array, limits: _Limits) -> Array:
-    """One damped step [n] that stays within the limits, joints at a limit held there."""
-    low, high, rest = limits.low, limits.high, limits.posture
-    j = jacobian * _WEIGHTS
-    towards = None if rest is None else rest - q
-    step = _damped_step(j, error, cost, towards)
-    free = np.ones(len(q), dtype=bool)
-    while True:
-        after = q + step
-        blocked = free & (((after < low) & (q <= low)) | ((after > high) & (q >= high)))
-        if not blocked.any():
-            break
-        free &= ~blocked
-        j[:, blocked] = 0.0
-        step = _damped_step(j, error, cost, None if towards is None else towards * free)
-        if not free.any():
-            break
-    largest = float(np.abs(step).max())
+def _step(jacobian: Array, error: Array, cost: float, q: Array, limits: _Limits) -> Array:
+    """Where one damped step leads [n], within the limits."""
+    towards = None if limits.posture is None else limits.posture - q
+    step = _damped_step(jacobian, error, cost, towards)
+    largest = max(map(abs, step.tolist()))
     if largest > _LARGEST_STEP:
-        step = step * (_LARGEST_STEP / largest)
-    bounded: Array = np.minimum(np.maximum(q + step, low), high) - q
-    return bounded
+        step *= _LARGEST_STEP / largest
+    after = q + step
+    bounded: Array = np.minimum(np.maximum(after, limits.low), limits.high)
+    if bounded.tolist() == after.tolist():
+        return bounded
+    at_limit = ((after < limits.low) & (q <= limits.low)) | (
+        (after > limits.high) & (q >= limits.high)
+    )
+    if not any(at_limit.tolist()):
+        return bounded
+    # Joints that cannot go on stay where they are, and the others make up for them.
+    free = ~at_limit
+    within = limits._replace(posture=None if towards is None else q + towards * free)
+    return _step(jacobian * free, error, cost, q, within)
 
 
 def _damped_step(j: Array, error: Array, cost: float, towards: Array | None) -> Array:
-    """Least squares of `j step = error`, damped; `towards` is followed in the null space."""
-    gram = j @ j.T
-    gram += (_DAMPING + 0.1 * cost) * _IDENTITY
+    """[n] least squares of `j step = error`, damped; `towards` is followed in the null space."""
+    gram = j.dot(j.T)
+    gram += (_DAMPING + 0.1 * cost) * _DAMPED
     if towards is None:
-        step: Array = j.T @ _solved(gram, error)
+        step: Array = j.T.dot(_solved(gram, error))
         return step
-    wish = _POSTURE_GAIN * towards
-    return wish + j.T @ _solved(gram, error - j @ wish)
+    step = _POSTURE_GAIN * towards
+    step += j.T.dot(_solved(gram, error - j.dot(step)))
+    return step
 
 
 def _solved(gram: Array, error: Array) -> Array:
     """x [6] of gram x = error; none where the error is so large that it hides the gram matrix."""
     _, solution, fault = dposv(gram, error)
-    return np.zeros_like(error) if fault else np.asarray(solution)
+    return np.zeros_like(error) if fault else solution

@@ -43,14 +43,19 @@ class Stop:
         duration: s until every joint rests.
         times: [k] s after the state; the first is 0, the last `duration`.
         positions, velocities, accelerations: [k, n] the joints then, first the state itself.
-        within: [n] whether each joint stays within its position limits all the way.
+        moved: [k, n] the way from the state's positions.
+        lowest, highest: [n] the ends of each joint's whole way, between the moments, too.
+        within: [n] whether that is within its position limits.
     """
 
     duration: float
-    times: Array
+    times: list[float]
     positions: Array
     velocities: Array
     accelerations: Array
+    moved: Array
+    lowest: Array
+    highest: Array
     within: NDArray[np.bool_]
 
     @property
@@ -58,7 +63,7 @@ class Stop:
         """(s after the state, the joints then) for all but the first moment."""
         rows = zip(self.positions, self.velocities, self.accelerations, strict=True)
         states = [JointState(*row) for row in rows]
-        return list(zip(self.times.tolist(), states, strict=True))[1:]
+        return list(zip(self.times, states, strict=True))[1:]
 
 
 class VelocityProfile:
@@ -67,7 +72,7 @@ class VelocityProfile:
     def __init__(self, acceleration: Array, jerk: Array, lower: Array, upper: Array) -> None:
         n = len(lower)
         self._lower, self._upper = lower, upper
-        self._acceleration = acceleration
+        self._acceleration, self._least_acceleration = acceleration, -acceleration
         self._ruckig, self._trajectory = Ruckig(n), Trajectory(n)
         self._input = InputParameter(n)
         self._input.control_interface = ControlInterface.Velocity
@@ -91,33 +96,40 @@ class VelocityProfile:
         self._plan(state, self._still)
         after = self._at(step)
         positions = np.minimum(np.maximum(after.positions, self._lower), self._upper)
-        if (
-            np.abs(after.velocities).max() < _AT_REST
-            and np.abs(after.accelerations).max() < _AT_REST
-        ):
+        if _is_none(after.velocities) and _is_none(after.accelerations):
             return JointState.at_rest(positions)
         return replace(after, positions=positions)
 
     def stop(self, state: JointState) -> Stop:
         """How braking from `state` goes on."""
         self._plan(state, self._still)
-        duration = float(self._trajectory.duration)
+        duration = self._trajectory.duration
         bounds = self._trajectory.position_extrema
         lowest = state.positions + [b.min for b in bounds]
         highest = state.positions + [b.max for b in bounds]
-        within = (lowest >= self._lower) & (highest <= self._upper)
         points = 1 + min(int(duration / _SPACING), _MOST_POINTS - 1)
-        times = [duration * i / points for i in range(points + 1)]
-        rows = np.array([self._trajectory.at_time(t) for t in times])
-        rows[:, 0] += state.positions
-        rows[:, 2] = np.minimum(np.maximum(rows[:, 2], -self._acceleration), self._acceleration)
-        return Stop(duration, np.array(times), rows[:, 0], rows[:, 1], rows[:, 2], within)
+        spacing = duration / points
+        times = [spacing * i for i in range(points)] + [duration]
+        moments = [self._trajectory.at_time(t) for t in times]
+        moved, velocities, accelerations = np.array(list(zip(*moments, strict=True)))
+        return Stop(
+            duration=duration,
+            times=times,
+            positions=moved + state.positions,
+            velocities=velocities,
+            accelerations=accelerations,
+            moved=moved,
+            lowest=lowest,
+            highest=highest,
+            within=(lowest >= self._lower) & (highest <= self._upper),
+        )
 
     def _at(self, t: float) -> JointState:
         """The joints `t` s after the start of the last plan."""
-        p, v, a = self._trajectory.at_time(t)
-        accelerations = np.minimum(np.maximum(a, -self._acceleration), self._acceleration)
-        return JointState(self._origin + p, np.array(v), accelerations)
+        p, v, a = np.array(self._trajectory.at_time(t))
+        np.minimum(a, self._acceleration, out=a)  # what rounding adds
+        np.maximum(a, self._least_acceleration, out=a)
+        return JointState(self._origin + p, v, a)
 
     def _plan(self, state: JointState, velocity: list[float]) -> None:
         self._origin = state.positions
@@ -127,3 +139,8 @@ class VelocityProfile:
         result = self._ruckig.calculate(self._input, self._trajectory)
         if result not in (Result.Working, Result.Finished):
             raise RuntimeError(f"servo: ruckig refused a joint state: {result}")
+
+
+def _is_none(rates: Array) -> bool:
+    """Whether rates [n] are those of joints at rest."""
+    return max(map(abs, rates.tolist())) < _AT_REST

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pinocchio as pin
 from numpy.typing import NDArray
 
-from internvla_ros.motion.se3 import Pose, matrix_to_rotvec, rotvec_to_matrix
+from internvla_ros.motion.se3 import Pose
 
 Array = NDArray[np.float64]
+Vector = tuple[float, float, float]
+"""Three numbers are added up faster one by one than as an array."""
 
+_NONE: Vector = (0.0, 0.0, 0.0)
 _GAIN = 15.0  # 1/s: how quickly a small gap is closed
 _BRAKING = 0.4  # share of the acceleration counted on when closing a large gap
 
@@ -49,71 +53,85 @@ class Reference:
     def reset(self, pose: Pose) -> None:
         """Stand still at `pose`."""
         self._pose = self._target = pose
-        self._shift.velocity = np.zeros(3)
-        self._turn.velocity = np.zeros(3)
+        self._shift.velocity = self._turn.velocity = _NONE
 
     def towards(self, target: Pose, step: float) -> Pose:
         """The pose `step` seconds later, following a target that is at `target` by then."""
         here, before = self._pose, self._target
         shift = self._shift.move(
-            target.position - here.position, target.position - before.position, step, self.speed
+            _shift_between(here, target), _shift_between(before, target), step, self.speed
         )
         turn = self._turn.move(
-            matrix_to_rotvec(target.rotation @ here.rotation.T),
-            matrix_to_rotvec(target.rotation @ before.rotation.T),
-            step,
-            self.speed,
+            _turn_between(here, target), _turn_between(before, target), step, self.speed
         )
         self._target = target
-        self._pose = Pose(here.position + shift, rotvec_to_matrix(turn) @ here.rotation)
+        turned = pin.exp3(np.array(turn)).dot(here.rotation)
+        self._pose = Pose.of(here.position + shift, turned)
         return self._pose
 
     def correct(self, pose: Pose, step: float) -> None:
         """Say where the last step of `step` seconds really led: the motion goes on from there."""
-        shift = pose.position - self._pose.position
-        turn = matrix_to_rotvec(pose.rotation @ self._pose.rotation.T)
-        self._shift.velocity = self._shift.velocity + shift / step
-        self._turn.velocity = self._turn.velocity + turn / step
+        for follower, missed in (
+            (self._shift, _shift_between(self._pose, pose)),
+            (self._turn, _turn_between(self._pose, pose)),
+        ):
+            follower.velocity = _sum(follower.velocity, _times(missed, 1.0 / step))
         self._pose = pose
 
 
 class _Follower:
-    """The law of following for one vector quantity [3]."""
+    """The law of following for one vector quantity."""
 
     def __init__(self, speed: float, acceleration: float) -> None:
         self._speed, self._acceleration = speed, acceleration
-        self.velocity: Array = np.zeros(3)
+        self._braking = _BRAKING * acceleration
+        self._near = self._braking / _GAIN**2
+        """Up to this gap the proportional law brakes gently enough."""
+        self.velocity = _NONE
         self.saturated = False
 
-    def move(self, gap: Array, target_moved: Array, step: float, share: float) -> Array:
-        """The displacement [3] in `step` seconds, given the gap to the target by then.
+    def move(self, gap: Vector, target_moved: Vector, step: float, share: float) -> Vector:
+        """The displacement in `step` seconds, given the gap to the target by then.
 
         `target_moved` is what the target moved in these seconds: a velocity to keep up with,
         unless it is so large that it was a jump. `share` is that of the greatest speed to be used.
         """
         speed = share * self._speed
-        leap = _length(target_moved) > speed * step
-        keep_up = np.zeros(3) if leap else target_moved
-        wish = keep_up / step + self._closing(gap - keep_up)
-        self.saturated = _length(wish) > speed * (1 + 1e-9)
-        wish = _shortened(wish, speed)
-        change = _shortened(wish - self.velocity, self._acceleration * step)
-        self.velocity = self.velocity + change
-        return self.velocity * step
+        leap = math.hypot(*target_moved) > speed * step
+        keep_up = _NONE if leap else target_moved
+        left = _sum(gap, _times(keep_up, -1.0))
+        wish = _sum(_times(keep_up, 1.0 / step), self._closing(left))
+        self.saturated = math.hypot(*wish) > speed * (1 + 1e-9)
+        change = _sum(_shortened(wish, speed), _times(self.velocity, -1.0))
+        self.velocity = _sum(self.velocity, _shortened(change, self._acceleration * step))
+        return _times(self.velocity, step)
 
-    def _closing(self, gap: Array) -> Array:
-        """Velocity [3] that closes a gap: proportional when near, braking-bound when far."""
-        length, braking = _length(gap), _BRAKING * self._acceleration
-        near = braking / _GAIN**2  # up to this gap the proportional law brakes gently enough
-        if length <= near:
-            return _GAIN * gap
-        return gap * (math.sqrt(braking * (2.0 * length - near)) / length)
-
-
-def _length(v: Array) -> float:
-    return math.sqrt(float(v @ v))
+    def _closing(self, gap: Vector) -> Vector:
+        """Velocity that closes a gap: proportional when near, braking-bound when far."""
+        length = math.hypot(*gap)
+        if length <= self._near:
+            return _times(gap, _GAIN)
+        return _times(gap, math.sqrt(self._braking * (2.0 * length - self._near)) / length)
 
 
-def _shortened(v: Array, limit: float) -> Array:
-    length = _length(v)
-    return v if length <= limit else v * (limit / length)
+def _shift_between(a: Pose, b: Pose) -> Vector:
+    """m along the base's axes from pose a to pose b."""
+    return tuple((b.position - a.position).tolist())
+
+
+def _turn_between(a: Pose, b: Pose) -> Vector:
+    """The rotation vector (rad, along the base's axes) that turns pose a to pose b."""
+    return tuple(pin.log3(b.rotation.dot(a.rotation.T)).tolist())
+
+
+def _sum(a: Vector, b: Vector) -> Vector:
+    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
+
+
+def _times(v: Vector, factor: float) -> Vector:
+    return v[0] * factor, v[1] * factor, v[2] * factor
+
+
+def _shortened(v: Vector, limit: float) -> Vector:
+    length = math.hypot(*v)
+    return v if length <= limit else _times(v, limit / length)

@@ -44,10 +44,23 @@ class Pose:
                 f"Pose: need position [3] and rotation [3, 3], got {position.shape} and "
                 f"{rotation.shape}"
             )
+        self._keep(position, rotation)
+
+    def _keep(self, position: Array, rotation: Array) -> None:
         position.setflags(write=False)
         rotation.setflags(write=False)
         object.__setattr__(self, "position", position)
         object.__setattr__(self, "rotation", rotation)
+
+    @staticmethod
+    def of(position: Array, rotation: Array) -> Pose:
+        """From float64 arrays that nobody else will write to; they are neither copied nor checked.
+
+        For what is made at a control rate: it takes a quarter of the time.
+        """
+        pose = object.__new__(Pose)
+        pose._keep(position, rotation)
+        return pose
 
     @staticmethod
     def identity() -> Pose:
@@ -98,7 +111,8 @@ class Pose:
 
     def __matmul__(self, other: Pose) -> Pose:
         """Composition: `(a @ b).apply(p) == a.apply(b.apply(p))`."""
-        return Pose(self.rotation @ other.position + self.position, self.rotation @ other.rotation)
+        turn = self.rotation
+        return Pose.of(turn.dot(other.position) + self.position, turn.dot(other.rotation))
 
     def is_valid(self, tolerance: float = 1e-3) -> bool:
         """Whether every number is finite and the rotation is one, to `tolerance`."""
@@ -144,16 +158,19 @@ def matrix_to_rpy(rotation: ArrayLike) -> Array:
 def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
     """Rotation [3, 3] about the axis of `rotvec` [3] by its length (rad)."""
     x, y, z = np.asarray(rotvec, dtype=np.float64).tolist()
-    angle = math.sqrt(x * x + y * y + z * z)
+    xx, yy, zz = x * x, y * y, z * z
+    angle = math.sqrt(xx + yy + zz)
     if angle < _SMALL:
         a, b = 1.0, 0.5
     else:
         a, b = math.sin(angle) / angle, 2.0 * (math.sin(0.5 * angle) / angle) ** 2
+    xy, yz, zx = b * x * y, b * y * z, b * x * z
+    x, y, z = a * x, a * y, a * z
     return np.array(
         [
-            [1.0 - b * (y * y + z * z), b * x * y - a * z, b * x * z + a * y],
-            [b * x * y + a * z, 1.0 - b * (x * x + z * z), b * y * z - a * x],
-            [b * x * z - a * y, b * y * z + a * x, 1.0 - b * (x * x + y * y)],
+            [1.0 - b * (yy + zz), xy - z, zx + y],
+            [xy + z, 1.0 - b * (xx + zz), yz - x],
+            [zx - y, yz + x, 1.0 - b * (xx + yy)],
         ]
     )
 
@@ -260,17 +277,17 @@ def interpolate(a: Pose, b: Pose, fraction: float) -> Pose:
 
     `fraction` 0 gives `a`, 1 gives `b`; values outside extrapolate.
     """
-    turn = matrix_to_rotvec(a.rotation.T @ b.rotation)
-    return Pose(
+    turn = matrix_to_rotvec(a.rotation.T.dot(b.rotation))
+    return Pose.of(
         a.position + fraction * (b.position - a.position),
-        a.rotation @ rotvec_to_matrix(fraction * turn),
+        a.rotation.dot(rotvec_to_matrix(fraction * turn)),
     )
 
 
 def distance(a: Pose, b: Pose) -> tuple[float, float]:
     """How far apart two poses are: metres and radians."""
-    shift, turn = b.position - a.position, matrix_to_rotvec(a.rotation.T @ b.rotation)
-    return math.sqrt(float(shift @ shift)), math.sqrt(float(turn @ turn))
+    shift, turn = b.position - a.position, matrix_to_rotvec(a.rotation.T.dot(b.rotation))
+    return math.sqrt(float(shift.dot(shift))), math.sqrt(float(turn.dot(turn)))
 
 
 def _left_jacobian(w: Array) -> Array:

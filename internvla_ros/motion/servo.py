@@ -34,6 +34,7 @@ _SHARE = 0.8  # share of the acceleration limit left to the reference
 _TIP_SHARE = 0.9  # share of the tip's speed limits left to the reference
 _LATE = 0.5  # control periods that a call may come late before the arm counts as braking since
 _ITERATIONS = 3  # of the inverse kinematics: the reference moves little in one period
+_LEFT = 0.25  # of the squared error: steps that leave more lead nowhere, and are the last
 _PULL = 0.05  # rad (or m) of a joint towards the posture preferred; more upsets the tip
 _TILT = 0.4  # rad that the tip may be off its direction so as to come nearer to its place
 _NEARER = 1e-6  # m that count as progress
@@ -77,9 +78,10 @@ class EmbeddedServo:
         )
         self._period = 1.0 / embodiment.control_rate
         self._lower, self._upper = embodiment.position_lower, embodiment.position_upper
-        self._velocity = MARGIN * embodiment.velocity
-        self._acceleration = MARGIN * embodiment.acceleration
-        self._braking = _BRAKING * self._acceleration
+        acceleration = MARGIN * embodiment.acceleration
+        self._slowness = 1.0 / (MARGIN * embodiment.velocity)
+        self._inertia = 1.0 / acceleration
+        self._braking = _BRAKING * acceleration
         # Up to this gap the proportional law brakes gently enough.
         self._near = self._braking / _GAIN**2
         self._time: float | None = None
@@ -227,18 +229,21 @@ class EmbeddedServo:
             lower=self._lower,
             upper=self._upper,
             max_iterations=_ITERATIONS,
+            most_left=_LEFT,
         )
 
     def _feasible(self, move: Array, step: float, reasons: Reasons) -> Array:
         """A move [n] of the reference cut to what the joints can do, its direction kept."""
-        excess = np.abs(move) / (max(self._speed, _STANDSTILL) * self._velocity * step)
-        if excess.max() > 1.0:
-            reasons.add(Limit.VELOCITY, f"velocity limit of {self._names(excess > 1.0)}")
-            move = move / excess.max()
+        share = max(self._speed, _STANDSTILL) * step
+        excess = max(map(abs, (move * self._slowness).tolist())) / share
+        if excess > 1.0:
+            too_fast = np.abs(move) * self._slowness > share
+            reasons.add(Limit.VELOCITY, f"velocity limit of {self._names(too_fast)}")
+            move = move / excess
         change = move / step - self._reference_velocity
-        excess = np.abs(change) / (_SHARE * self._acceleration * step)
-        if excess.max() > 1.0:
-            move = (self._reference_velocity + change / excess.max()) * step
+        excess = max(map(abs, (change * self._inertia).tolist())) / (_SHARE * step)
+        if excess > 1.0:
+            move = (self._reference_velocity + change / excess) * step
         return move
 
     def _posture(self) -> Array | None:
@@ -265,7 +270,7 @@ class EmbeddedServo:
         """[n] velocity towards the reference: proportional when near, braking-bound when far."""
         gap = reference - self._guard.state.positions
         far = np.abs(gap)
-        if (far <= self._near).all():
+        if all((far <= self._near).tolist()):
             return _GAIN * gap
         fast = np.sqrt(self._braking * np.maximum(2.0 * far - self._near, 0.0))
         result: Array = np.where(far <= self._near, _GAIN * gap, np.sign(gap) * fast)

@@ -45,9 +45,10 @@ class TipLimits:
     def __init__(self, embodiment: Embodiment, kinematics: Kinematics) -> None:
         self._kinematics = kinematics
         self._speed, self._turn = embodiment.tip_limits.speed, embodiment.tip_limits.turn
-        self._lower, self._upper = embodiment.workspace
-        self._box = tuple(zip(self._lower.tolist(), self._upper.tolist(), strict=True))
-        self._bend, self._twist = kinematics.bends()
+        lower, upper = embodiment.workspace
+        self._middle, self._half = 0.5 * (lower + upper), 0.5 * (upper - lower)
+        self._box = tuple(zip(lower.tolist(), upper.tolist(), strict=True))
+        self._bends = np.hstack(kinematics.bends())
 
     def at(self, q: Array) -> Tip:
         """The tip at joint positions q [n]."""
@@ -64,23 +65,23 @@ class TipLimits:
 
     def excess(self, tip: Tip, velocities: Array) -> float:
         """The tip's speed at joint velocities [n] over its limit, or its turning's."""
-        x, y, z, a, b, c = (tip.jacobian @ velocities).tolist()
+        x, y, z, a, b, c = tip.jacobian.dot(velocities).tolist()
         shift = math.sqrt(x * x + y * y + z * z) / self._speed
         return max(shift, math.sqrt(a * a + b * b + c * c) / self._turn)
 
-    def most(self, tip: Tip, path: Array, velocities: Array) -> tuple[Array, Array]:
-        """Bounds [k] for `outside` (m) and `excess` at joint positions and velocities [k, n]."""
-        moved, fast = path - tip.q, np.abs(velocities)
-        far = np.abs(moved)
-        bent = far @ self._bend
-        places = tip.pose.position + moved @ tip.jacobian[:3].T
-        beyond = np.maximum(self._lower - places, places - self._upper).max(axis=1)
-        twists = velocities @ tip.jacobian.T
-        shifts, turns = twists[:, :3], twists[:, 3:]
-        shift = np.sqrt(np.vecdot(shifts, shifts)) + np.vecdot(bent, fast)
-        turn = np.sqrt(np.vecdot(turns, turns)) + np.vecdot(far @ self._twist, fast)
-        excess: Array = np.maximum(shift / self._speed, turn / self._turn)
-        return beyond + 0.5 * np.vecdot(bent, far), excess
+    def most(self, tip: Tip, moved: Array, velocities: Array) -> tuple[list[float], list[float]]:
+        """Bounds [k] for `outside` (m) and `excess` with the joints moved [k, n] from where the
+        tip is, at velocities [k, n]."""
+        far, fast, n = np.abs(moved), np.abs(velocities), len(tip.q)
+        bent = far.dot(self._bends)  # [k, 2n] of the Jacobian's shifting rows, then its turning
+        beyond = np.abs(moved.dot(tip.jacobian.T)[:, :3] + (tip.pose.position - self._middle))
+        beyond -= self._half
+        outside = np.maximum.reduce(beyond, 1) + np.vecdot(bent[:, :n], far) * 0.5
+        twists = velocities.dot(tip.jacobian.T).reshape(-1, 2, 3)
+        speeds = np.sqrt(np.vecdot(twists, twists))
+        speeds += np.vecdot(bent.reshape(-1, 2, n), fast[:, None])
+        shift, turn = self._speed, self._turn
+        return outside.tolist(), [max(v / shift, w / turn) for v, w in speeds.tolist()]
 
     def _outside(self, position: list[float]) -> float:
         beyond = -math.inf
