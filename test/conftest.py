@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
+import hypothesis
 import pytest
 
 # Before anything imports rclpy, numpy's BLAS or torch; children inherit it. The domain is this
@@ -13,6 +14,10 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("LP_NUM_THREADS", "1")
+
+# How long one example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("unhurried", deadline=None)
+hypothesis.settings.load_profile("unhurried")
 
 # A background job of a script starts with Ctrl-C ignored, and its children inherit that; a handler
 # of our own they do not.

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 
@@ -252,6 +254,24 @@ def test_killed_snapshot_writer_leaves_whole_shards(tmp_path: Path) -> None:
     assert len(list(read_snapshots(tmp_path))) == 2
     assert len(SnapshotWriter(tmp_path)) == 2
     assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_damaged_shards_and_frames_are_skipped_only_on_request(tmp_path: Path) -> None:
+    with SnapshotWriter(tmp_path, shard_size=2) as writer:
+        for seed in range(6):
+            writer.write(make_frame(seed))
+    (tmp_path / "shard_000001.parquet").write_bytes(b"PAR1")
+    path = tmp_path / "shard_000002.parquet"
+    rows = pq.read_table(path).to_pylist()
+    rows[0]["pick"], rows[1]["front"] = "pink cube", b"no picture"
+    pq.write_table(pa.Table.from_pylist(rows), path)
+    with pytest.raises(DatasetError, match=r"shard_000001\.parquet cannot be read"):
+        list(read_snapshots(tmp_path))
+    skipped: list[str] = []
+    assert len(list(read_snapshots(tmp_path, skipped))) == 2
+    assert "shard_000001.parquet cannot be read" in skipped[0]
+    assert "shard_000002.parquet, row 0: Frame.pick is 'pink cube'" in skipped[1]
+    assert "shard_000002.parquet, row 1, front is not a readable picture" in skipped[2]
 
 
 def test_damaged_snapshots_are_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from internvla_ros.data.normalisation import (
+    CONSTANT_RANGE,
+    Bounds,
     DatasetStatistics,
     StatisticsError,
     action_statistics,
@@ -39,6 +42,38 @@ def test_values_within_the_quantiles_survive_the_round_trip(fractions: np.ndarra
     normalised = STATISTICS.normalise(actions)
     assert (np.abs(normalised) <= 1).all()
     np.testing.assert_allclose(STATISTICS.unnormalise(normalised), actions, atol=1e-12)
+
+
+SPREADS = hnp.arrays(float, (3, 4), elements=st.floats(-100, 100))
+
+
+@given(SPREADS, hnp.arrays(float, (5, 4), elements=st.floats(0, 1)), st.booleans())
+def test_any_statistics_take_values_there_and_back(
+    spread: np.ndarray, shares: np.ndarray, extremes: bool
+) -> None:
+    """Of any data, by quantiles or by extremes, with a component that is not scaled."""
+    bounds: Bounds = "extremes" if extremes else "quantiles"
+    mask = np.array([True, True, True, False])
+    statistics = replace(compute(spread, mask.tolist()), bounds=bounds)
+    values = statistics.low + shares * (statistics.high - statistics.low)
+    normalised = statistics.normalise(values)
+    assert (np.abs(normalised[:, mask]) <= 1).all()
+    np.testing.assert_array_equal(normalised[:, 3], values[:, 3])
+    varies = statistics.high - statistics.low >= CONSTANT_RANGE
+    back = statistics.unnormalise(normalised)
+    np.testing.assert_allclose(back[:, varies & mask], values[:, varies & mask], atol=1e-9)
+    half = (statistics.high + statistics.low)[~varies] / 2
+    np.testing.assert_allclose(back[:, ~varies & mask], np.tile(half[mask[~varies]], (5, 1)))
+
+
+@given(hnp.arrays(float, (6, 7), elements=st.floats(-2, 2)))
+def test_order_is_kept_and_a_second_clip_changes_nothing(values: np.ndarray) -> None:
+    ordered = np.sort(values, axis=0)
+    normalised = STATISTICS.normalise(ordered)
+    assert (np.diff(normalised, axis=0) >= 0).all()
+    again = STATISTICS.normalise(STATISTICS.unnormalise(normalised))
+    scaled = STATISTICS.mask & (STATISTICS.q99 - STATISTICS.q01 >= CONSTANT_RANGE)
+    np.testing.assert_allclose(again[:, scaled], normalised[:, scaled], atol=1e-9)
 
 
 def test_values_beyond_the_quantiles_are_clipped() -> None:

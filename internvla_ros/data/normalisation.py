@@ -13,15 +13,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from internvla_ros.data.lerobot import LeRobotDataset
 
 GRIPPER = 6
 GRIPPER_THRESHOLD = 0.5
@@ -137,25 +135,6 @@ def compute(values: ArrayLike, mask: Sequence[bool] | None = None) -> Statistics
     q01, q99 = np.quantile(x, [0.01, 0.99], axis=0)
     chosen = np.ones(x.shape[1], bool) if mask is None else np.array(mask, bool)
     return Statistics(x.mean(axis=0), x.std(axis=0), x.min(axis=0), x.max(axis=0), q01, q99, chosen)
-
-
-def dataset_statistics(
-    dataset: LeRobotDataset, episodes: Iterable[int] | None = None
-) -> DatasetStatistics:
-    """Statistics of a dataset's actions and states, over all episodes or those named."""
-    numbers = list(range(len(dataset)) if episodes is None else episodes)
-    columns = ["action", "observation.state"]
-    recorded = [dataset.episode(number, columns) for number in numbers]
-    if not recorded:
-        raise StatisticsError(f"{dataset.root} has no episodes to take statistics of")
-    actions = np.concatenate([episode.action for episode in recorded])
-    states = np.concatenate([episode.state for episode in recorded])
-    return DatasetStatistics(
-        action=action_statistics(actions),
-        state=compute(states),
-        num_transitions=len(actions),
-        num_trajectories=len(recorded),
-    )
 
 
 def action_statistics(actions: ArrayLike) -> Statistics:

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from internvla_ros.data.episode import Frame
-from internvla_ros.data.images import decode_image, encode_jpeg
+from internvla_ros.data.episode import EpisodeError, Frame
+from internvla_ros.data.images import ImageError, decode_image, encode_jpeg
 from internvla_ros.data.lerobot.layout import TEMPORARY_SUFFIX, DatasetError
 
 SHARD_SIZE = 250
@@ -82,18 +82,46 @@ class SnapshotWriter:
         self._rows = []
 
 
-def read_snapshots(root: str | Path) -> Iterator[Frame]:
+def read_snapshots(root: str | Path, skipped: list[str] | None = None) -> Iterator[Frame]:
     """All frames of a folder, in the order they were written.
 
+    Args:
+        root: the folder.
+        skipped: where given, damaged shards and frames are left out, and why is appended to it;
+            else the first of them raises.
+
     Raises:
-        DatasetError: there is no such folder, or a shard is damaged; names the file.
+        DatasetError, ImageError: there is no such folder, or a shard or a frame of
+            it is damaged; names the file.
     """
     root = Path(root)
     if not root.is_dir():
         raise DatasetError(f"{root} is not a folder of snapshots")
     for shard in _shards(root):
-        for number, row in enumerate(_read_shard(shard)):
-            yield _frame(row, f"{shard}, row {number}")
+        try:
+            rows = _read_shard(shard)
+        except DatasetError as error:
+            _leave_out(error, skipped)
+            continue
+        for number, row in enumerate(rows):
+            try:
+                frame = _frame(row, f"{shard}, row {number}")
+            except (DatasetError, ImageError) as error:
+                _leave_out(error, skipped)
+                continue
+            yield frame
+
+
+def _leave_out(error: ValueError, skipped: list[str] | None) -> None:
+    """Note the error where that is asked for; raise it otherwise."""
+    if skipped is None:
+        raise error
+    skipped.append(str(error))
+
+
+def snapshot_count(root: str | Path) -> int:
+    """How many frames a folder of shards holds, without reading them."""
+    return sum(_row_count(shard) for shard in _shards(Path(root)))
 
 
 def _shards(root: Path) -> list[Path]:
@@ -151,6 +179,8 @@ def _frame(row: dict[str, Any], where: str) -> Frame:
         )
     except KeyError as error:
         raise DatasetError(f"{where} lacks {error}") from error
+    except EpisodeError as error:
+        raise DatasetError(f"{where}: {error}") from error
 
 
 def _floats(values: list[float]) -> NDArray[np.float32]:

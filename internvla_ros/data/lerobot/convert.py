@@ -30,6 +30,7 @@ _META_FILES = frozenset(
         layout.TASKS,
         layout.TASKS_TABLE,
         layout.EPISODES_FOLDER,
+        layout.STATISTICS_CACHE,
     )
 )
 

@@ -18,6 +18,8 @@ EPISODES = "meta/episodes.jsonl"
 EPISODES_STATS = "meta/episodes_stats.jsonl"
 TASKS = "meta/tasks.jsonl"
 STATS = "meta/stats.json"
+STATISTICS_CACHE = "meta/internvla_statistics.json"
+"""Our own: `data.statistics` keeps what it has counted there."""
 
 CHUNKED_VERSION = "v3.0"
 CHUNKED_DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
