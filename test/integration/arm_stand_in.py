@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from geometry_msgs.msg import Pose as PoseMessage
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from internvla_ros.motion.kinematics import Kinematics
 from internvla_ros.motion.se3 import Pose
+from internvla_ros.nodes.planning_messages import pose_of
 from internvla_ros.nodes.stamps import duration_message
 from internvla_ros.robots.embodiment import load_embodiment
 
@@ -47,6 +51,11 @@ class ArmStandIn:
         before = self.q
         self.q = self.kinematics.inverse(tip, before, max_iterations=20).q
         self.send([(period, self.q, (self.q - before) / period)])
+
+    def reach(self, place: Any, turn: Any) -> np.ndarray:
+        """Joint positions for a tip's place and direction, as constraints have them."""
+        goal = pose_of(PoseMessage(position=place.position, orientation=turn))
+        return self.kinematics.inverse(goal, self.measured, restarts=5).q
 
     def send(self, points: list[tuple[float, np.ndarray, np.ndarray]]) -> None:
         """A trajectory: s after now, positions, velocities."""

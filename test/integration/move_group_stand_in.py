@@ -4,12 +4,18 @@ It refuses what MoveIt would misread: a start state or scene that is not a diffe
 (which MoveIt takes for 1), a group it does not know. It "moves" for some tenths of a second, then
 publishes joint states at the goal. Poses beyond 0.6 m have NO_IK_SOLUTION. Where the parameter
 `stuck` is set, only a pose can be planned (START_STATE_IN_COLLISION), and frees it.
+
+With the parameter `robot_description`, as a graph starts move_group, it moves a robot's joints
+through its joint_trajectory_controller (`robot` is its name), and is done when the joint states say
+that they are there. It has one planner, and no scene.
 """
 
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 
+import numpy as np
 import rclpy
 from moveit_msgs.action import MoveGroup
 from rclpy.action import ActionServer, CancelResponse
@@ -20,13 +26,21 @@ from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
 CYCLES = 15
-SUCCESS, NO_IK, STUCK, PREEMPTED, INVALID_PLAN = 1, -31, -10, -7, -2
+MOST_CYCLES = 500
+DURATION = 1.0  # s, of every motion of a robot's
+NEAR = 0.02  # rad
+SUCCESS, NO_IK, STUCK, PREEMPTED, INVALID_PLAN, CONTROL_FAILED = 1, -31, -10, -7, -2, -4
 
 
 class MoveGroupStandIn(Node):
     def __init__(self) -> None:
-        super().__init__("move_group")
-        self.stuck = self.declare_parameter("stuck", False).value
+        super().__init__("move_group", automatically_declare_parameters_from_overrides=True)
+        self.stuck = self.has_parameter("stuck") and bool(self.get_parameter("stuck").value)
+        self.arm: Any = None
+        if self.has_parameter("robot_description"):
+            from arm_stand_in import ArmStandIn  # takes its time to import
+
+            self.arm = ArmStandIn(self, "joint_states", "arm_controller/joint_trajectory")
         self.joints = self.create_publisher(JointState, "joint_states", 10)
         self.requests = self.create_publisher(JointState, "~/requests", 10)
         self.ending: Future | None = None
@@ -47,17 +61,50 @@ class MoveGroupStandIn(Node):
         if result.error_code.val != SUCCESS:
             handle.abort()
             return result
-        for _ in range(CYCLES):
+        goal_joints = self.depart(request.goal_constraints[0])
+        for cycle in range(MOST_CYCLES):
             handle.publish_feedback(MoveGroup.Feedback(state="MONITOR"))
             if handle.is_cancel_requested:
+                self.halt()
                 result.error_code.val = PREEMPTED
                 handle.canceled()
                 return result
+            if self.is_there(goal_joints, cycle):
+                break
             await self.cycle()
+        else:
+            result.error_code.val = CONTROL_FAILED
+            handle.abort()
+            return result
         self.stuck = False
         self.arrive(request.goal_constraints[0])
         handle.succeed()
         return result
+
+    def depart(self, constraints: Any) -> np.ndarray | None:
+        """Begin the motion; where the joints will be, None without a robot."""
+        if self.arm is None:
+            return None
+        if constraints.joint_constraints:
+            goal = np.array([each.position for each in constraints.joint_constraints])
+        else:
+            goal = self.arm.reach(
+                constraints.position_constraints[0].constraint_region.primitive_poses[0],
+                constraints.orientation_constraints[0].orientation,
+            )
+        self.arm.send([(DURATION, goal, np.zeros(len(goal)))])
+        return goal
+
+    def is_there(self, goal: np.ndarray | None, cycle: int) -> bool:
+        if goal is None:
+            return cycle >= CYCLES
+        return bool(np.abs(self.arm.measured - goal).max() < NEAR)
+
+    def halt(self) -> None:
+        """Stay where the arm is."""
+        if self.arm is not None:
+            here = self.arm.measured
+            self.arm.send([(0.1, here, np.zeros(len(here)))])
 
     def cycle(self) -> Future:
         """The end of the present cycle."""
@@ -101,7 +148,9 @@ class MoveGroupStandIn(Node):
         message.position = [request.max_velocity_scaling_factor]
         self.requests.publish(message)
 
-    def arrive(self, constraints: object) -> None:
+    def arrive(self, constraints: Any) -> None:
+        if self.arm is not None:
+            return
         names = [each.joint_name for each in constraints.joint_constraints]
         message = JointState(name=[*names, "left_finger"])
         message.position = [each.position for each in constraints.joint_constraints] + [0.037]
