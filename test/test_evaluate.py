@@ -15,23 +15,19 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from internvla_ros.data.episode import Episode
-from internvla_ros.data.lerobot.reader import LeRobotDataset
-from internvla_ros.data.lerobot.writer import EpisodeWriter
 from internvla_ros.evaluate import cli
-from internvla_ros.evaluate.grounding import GroundingError, run_grounding
 from internvla_ros.evaluate.policies import (
     ExpertPolicy,
     LearnedPolicy,
     PolicyError,
     fingerprint,
 )
-from internvla_ros.evaluate.report import Proportion, Report
+from internvla_ros.evaluate.report import Proportion
 from internvla_ros.evaluate.run import Decision, Delivery, SceneRun
 from internvla_ros.evaluate.tabletop import TableTop, held_out_scene, run_tabletop
 from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.sim.world import World
-from internvla_ros.spatial.types import Box, Point, SpatialAnswer
+from internvla_ros.spatial.types import Point, SpatialAnswer
 
 Array = NDArray[np.float64]
 ROBOT = load_embodiment("widowx_250s")
@@ -204,92 +200,6 @@ def test_points_from_the_oracle_and_points_that_lack() -> None:
         LearnedPolicy(ModelDouble(), "guessed")
 
 
-@pytest.fixture(scope="module")
-def dataset(tmp_path_factory: pytest.TempPathFactory) -> LeRobotDataset:
-    """Two short episodes; in one frame the object to pick is not seen."""
-    root = tmp_path_factory.mktemp("dataset")
-    rng = np.random.default_rng(0)
-    with EpisodeWriter(root, 5.0) as writer:
-        for number, length in enumerate((6, 4)):
-            boxes = np.tile(np.array([[10.0, 10, 30, 30], [50, 40, 90, 60]]), (length, 1, 1))
-            boxes[0, 0] = np.nan
-            writer.write(
-                Episode(
-                    images={
-                        name: np.full((length, 96, 128, 3), 40 * number, dtype=np.uint8)
-                        for name in ("front", "wrist")
-                    },
-                    state=rng.normal(size=(length, 10)),
-                    action=rng.normal(size=(length, 7)),
-                    boxes=boxes,
-                    pick_point=np.tile([20.0, 20.0], (length, 1)),
-                    place_point=np.tile([70.0, 50.0], (length, 1)),
-                    tip_pixel=rng.uniform(0, 90, (length, 2)),
-                    timestamps=np.arange(length) * 0.2,
-                    instruction="put the red cube on the blue plate",
-                    pick="red cube",
-                    place="blue plate",
-                    relation="on",
-                    objects=("red cube", "blue plate"),
-                    seed=number,
-                    success=True,
-                )
-            )
-    return LeRobotDataset(root)
-
-
-class GroundingDouble:
-    """A test double that answers every question alike."""
-
-    def __init__(self, answer: SpatialAnswer) -> None:
-        self.config = SimpleNamespace(cameras=("front",))
-        self.batches: list[int] = []
-        self._answer = answer
-
-    def look(self, images: Any, instructions: Sequence[str], **_: Any) -> Any:
-        assert all(views[0].shape == (96, 128, 3) for views in images)
-        self.batches.append(len(images))
-        return None, [self._answer] * len(instructions)
-
-    def act(self, *_: Any, **__: Any) -> Any:
-        raise AssertionError("grounding needs no action")
-
-
-def ground(dataset: LeRobotDataset, answer: SpatialAnswer, frames: int = 10) -> Report:
-    double = GroundingDouble(answer)
-    report = run_grounding(double, dataset, frames=frames, seed=1, batch=4, labels={})
-    assert sum(double.batches) == frames and max(double.batches) <= 4
-    return report
-
-
-def test_grounding_counts_boxes_and_points(dataset: LeRobotDataset) -> None:
-    answer = SpatialAnswer(
-        boxes=(Box(10, 10, 30, 28), Box(0, 0, 50, 40)), points=(Point(23, 24), Point(70, 51))
-    )
-    results = ground(dataset, answer).results
-    assert results["box IoU@0.5, pick"] == Proportion(8, 8)  # two pick boxes are not seen
-    assert results["box IoU@0.5, place"] == Proportion(0, 10)
-    assert results["box IoU@0.5, all"] == Proportion(8, 18)
-    assert results["median pick point error, px"] == pytest.approx(5.0)
-    assert results["median place point error, px"] == pytest.approx(1.0)
-
-
-def test_missing_answers_count_as_wrong(dataset: LeRobotDataset) -> None:
-    results = ground(dataset, SpatialAnswer(problems=("cut off",)), frames=5).results
-    assert results["box IoU@0.5, place"] == Proportion(0, 5)
-    assert results["missing pick points"] == 5 and results["answers with problems"] == 5
-
-
-def test_frames_are_drawn_by_the_seed_and_once_each(dataset: LeRobotDataset) -> None:
-    def frames(count: int) -> list[tuple[int, int]]:
-        return [(r["episode"], r["frame"]) for r in ground(dataset, SpatialAnswer(), count).rows]
-
-    assert frames(5) == frames(5) and len(set(frames(7))) == 7
-    assert frames(10) == [(0, i) for i in range(6)] + [(1, i) for i in range(4)]
-    with pytest.raises(GroundingError, match="has 10 frames; cannot draw 11"):
-        ground(dataset, SpatialAnswer(), 11)
-
-
 def evaluate(*words: str) -> int:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
@@ -304,13 +214,11 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert settings["policy"] == "expert" and settings["blend"] == "latest"
 
 
-def test_bad_arguments_are_refused(tmp_path: Path) -> None:
+def test_bad_arguments_are_refused() -> None:
     with pytest.raises(SystemExit):
         evaluate("tabletop", "--scenes", "0")
     with pytest.raises(ValueError, match="max_seconds must be above 0"):
         evaluate("tabletop", "--max-seconds", "0")
-    with pytest.raises(ValueError, match="not a folder"):
-        evaluate("grounding", "--policy", "x", "--data", str(tmp_path / "none"))
 
 
 def test_fingerprints_follow_the_weights(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 from tqdm import tqdm
 
 from internvla_ros.control.ensemble import METHODS
+from internvla_ros.evaluate import grounding_cli
 from internvla_ros.evaluate.libero import cli as libero
-from internvla_ros.evaluate.policies import POINTS, fingerprint, load_model, load_policy
+from internvla_ros.evaluate.policies import POINTS, fingerprint, load_policy
 from internvla_ros.evaluate.report import Report
 from internvla_ros.evaluate.simpler import cli as simpler
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
@@ -31,12 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
         )
     )
-    _add_grounding(
+    grounding_cli.add_arguments(
         commands.add_parser(
             "grounding",
-            help="boxes and points against recorded frames",
-            description="Boxes and points of a policy against recorded frames.",
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            help="boxes, points and traces against what is known of pictures",
+            description="Boxes, points and traces of a policy on questions about pictures.",
         )
     )
     libero.add_arguments(
@@ -84,20 +84,15 @@ def _add_tabletop(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_grounding(parser: argparse.ArgumentParser) -> None:
-    _add_common(parser)
-    parser.add_argument("--policy", required=True, help="a checkpoint folder")
-    parser.add_argument("--data", required=True, metavar="DIR", help="a LeRobot data set")
-    parser.add_argument("--frames", type=_count, default=200, help="number of frames")
-
-
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table and write the report; 130 when it was interrupted."""
     if args.benchmark == "libero":
         return libero.run(args)
     if args.benchmark == "simpler":
         return simpler.run(args)
-    report = _tabletop(args) if args.benchmark == "tabletop" else _grounding(args)
+    if args.benchmark == "grounding":
+        return grounding_cli.run(args)
+    report = _tabletop(args)
     print(report.table())
     if args.json:
         report.write(args.json)
@@ -158,24 +153,6 @@ def _delivery(args: argparse.Namespace, embodiment: Embodiment) -> Any:
     if args.horizon is not None:
         delivery = replace(delivery, horizon=args.horizon)
     return delivery
-
-
-def _grounding(args: argparse.Namespace) -> Report:
-    from internvla_ros.data.lerobot.reader import LeRobotDataset
-    from internvla_ros.evaluate.grounding import run_grounding
-
-    dataset = LeRobotDataset(args.data)
-    model = load_model(args.policy, args.device)
-    with tqdm(total=args.frames, desc="frames", smoothing=0.05) as bar:
-        return run_grounding(
-            model,
-            dataset,
-            frames=args.frames,
-            seed=args.seed,
-            batch=args.batch,
-            labels={"policy": args.policy, "weights_sha256": fingerprint(args.policy)},
-            on_frame=lambda count: bar.update(count) and None,
-        )
 
 
 def _count(text: str) -> int:

@@ -1,182 +1,200 @@
-"""How well a policy says where to act, on frames recorded inside episodes."""
+"""How well a policy says where things are, on the questions of a benchmark."""
 
 from __future__ import annotations
 
+import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
-from internvla_ros.data.lerobot.reader import LeRobotDataset
-from internvla_ros.evaluate.policies import PlannerActor
-from internvla_ros.evaluate.report import Proportion, Report
-from internvla_ros.spatial.types import Box, SpatialAnswer
+from internvla_ros.evaluate.benchmarks.sample import Benchmark, BenchmarkError, Image, Sample
+from internvla_ros.evaluate.grounding_pictures import draw
+from internvla_ros.evaluate.grounding_scores import Row, badness, scores, summarise
+from internvla_ros.evaluate.report import Report
+from internvla_ros.serving.errors import PolicyClientError
+from internvla_ros.serving.protocol import is_remote
+from internvla_ros.spatial.types import SpatialAnswer
 
-Array = NDArray[np.float64]
-
-IOU = 0.5  # overlap from which on a box counts as right
-ROLES = ("pick", "place")
+_Shown = tuple[Sample, list[Image]]
 
 
-class GroundingError(ValueError):
-    """The data set cannot serve to measure grounding."""
+class Asked(Protocol):
+    """What is used of `internvla_ros.model.planner.Planner` and of its remote stand-in."""
+
+    def look(
+        self, images: Sequence[Sequence[Image]], instructions: Sequence[str], *, trace: bool = False
+    ) -> tuple[Any, list[SpatialAnswer]]:
+        """Boxes, points and, where wanted, traces of tasks, in pixels of their first views."""
+        ...
+
+    def answer(self, images: Sequence[Image], questions: Sequence[str]) -> list[SpatialAnswer]:
+        """One question about each picture, answered in its pixels."""
+        ...
 
 
 @dataclass(frozen=True)
-class Question:
-    """One frame: pictures of the policy's cameras, the task, and where its objects are.
+class GroundingPlan:
+    """What is asked.
 
-    Attributes:
-        episode, frame: where it was recorded.
-        images: uint8 [h, w, 3], one a camera.
-        instruction: the task.
-        boxes: [2, 4] pixels of the first image, pick and place; NaN where it is not seen.
-        points: [2, 2] pixels, likewise.
-    """
-
-    episode: int
-    frame: int
-    images: list[NDArray[np.uint8]]
-    instruction: str
-    boxes: Array
-    points: Array
-
-
-def sample_questions(
-    dataset: LeRobotDataset, cameras: tuple[str, ...], frames: int, rng: np.random.Generator
-) -> Iterator[Question]:
-    """Frames drawn evenly from all episodes, each frame at most once, in the data set's order.
+    Args:
+        questions: how many, drawn evenly; None for all.
+        seed: of the draw.
+        batch: questions asked at once.
+        draw: how many of the worst answers are drawn.
+        pictures: folder for them.
 
     Raises:
-        GroundingError: the data set has fewer frames than asked for.
+        BenchmarkError: a number that makes no sense.
     """
-    lengths = [int(meta["length"]) for meta in dataset.episodes]
-    total = sum(lengths)
-    if frames < 1 or frames > total:
-        raise GroundingError(f"{dataset.root} has {total} frames; cannot draw {frames} of them")
-    ends = np.cumsum(lengths)
-    chosen = np.sort(rng.choice(total, frames, replace=False))
-    for episode in np.unique(np.searchsorted(ends, chosen, side="right")):
-        start = ends[episode] - lengths[episode]
-        inside = chosen[(chosen >= start) & (chosen < ends[episode])] - start
-        yield from _questions(dataset, int(episode), [int(i) for i in inside], cameras)
+
+    questions: int | None = None
+    seed: int = 0
+    batch: int = 1
+    draw: int = 0
+    pictures: Path | None = None
+
+    def __post_init__(self) -> None:
+        if (self.questions is not None and self.questions < 1) or self.batch < 1 or self.draw < 0:
+            raise BenchmarkError("questions and batch must be at least 1, drawn answers at least 0")
 
 
-def _questions(
-    dataset: LeRobotDataset, episode: int, frames: list[int], cameras: tuple[str, ...]
-) -> Iterator[Question]:
-    recorded = dataset.episode(episode)
-    videos = [dataset.frames(episode, camera) for camera in cameras]
-    boxes = [recorded.column(f"annotation.box.{role}") for role in ROLES]
-    points = [recorded.column(f"annotation.point.{role}") for role in ROLES]
-    for i in frames:
-        yield Question(
-            episode=episode,
-            frame=i,
-            images=[video[i] for video in videos],
-            instruction=recorded.instruction,
-            boxes=np.array([column[i] for column in boxes], dtype=np.float64),
-            points=np.array([column[i] for column in points], dtype=np.float64),
-        )
+def chosen(plan: GroundingPlan, count: int) -> list[int]:
+    """Numbers of the questions that are asked, in order, each at most once.
+
+    Raises:
+        BenchmarkError: there are fewer than are wanted.
+    """
+    if plan.questions is None:
+        return list(range(count))
+    if plan.questions > count:
+        raise BenchmarkError(f"there are {count} questions; cannot draw {plan.questions} of them")
+    drawn = np.random.default_rng(plan.seed).choice(count, plan.questions, replace=False)
+    return [int(number) for number in np.sort(drawn)]
+
+
+def load_asked(path: str, device: str) -> tuple[Asked, tuple[str, ...]]:
+    """The planner of a checkpoint, or of a policy server (ws://...), and the policy's cameras.
+
+    Raises what `Planner.from_pretrained` and `PolicyClient` raise.
+    """
+    if is_remote(path):
+        from internvla_ros.serving.client import PolicyClient
+
+        client = PolicyClient(path)
+        return client, tuple(client.config.cameras)
+    from internvla_ros.model.planner import Planner
+
+    planner = Planner.from_pretrained(path, device)
+    return planner, tuple(planner.policy_config.cameras)
+
+
+@dataclass
+class _Worst:
+    """The worst answers so far."""
+
+    count: int
+    heap: list[tuple[float, int, Sample, SpatialAnswer]] = field(default_factory=list)
+
+    def offer(self, row: Row, number: int, sample: Sample, answer: SpatialAnswer) -> None:
+        item = (badness(row), -number, sample, answer)
+        if len(self.heap) < self.count:
+            heapq.heappush(self.heap, item)
+        elif self.count:
+            heapq.heappushpop(self.heap, item)
 
 
 def run_grounding(
-    model: PlannerActor,
-    dataset: LeRobotDataset,
-    *,
-    frames: int,
-    seed: int,
-    batch: int,
+    model: Asked,
+    benchmark: Benchmark,
+    plan: GroundingPlan,
     labels: Mapping[str, Any],
-    on_frame: Callable[[int], None] = lambda count: None,
-) -> Report:
-    """Ask about the task's boxes and points in `frames` frames and compare with the truth.
+    on_questions: Callable[[int], None] = lambda count: None,
+) -> tuple[Report, BenchmarkError | PolicyClientError | None]:
+    """Ask, and compare the answers with the truth.
 
-    Ctrl-C ends it early with a report of the frames so far.
+    Ctrl-C, a damaged entry or the end of a policy server ends it early with a report of the
+    questions so far.
 
     Args:
         model: answers.
-        dataset: recorded frames with their annotations.
-        frames, seed: how many are drawn, and by what.
-        batch: questions asked at once.
-        labels: what the report says of the policy, by name.
-        on_frame: is told of the number of frames that are done.
+        benchmark: questions.
+        plan: which of them.
+        labels: what the report says of the policy and the benchmark, by name.
+        on_questions: is told of the number of questions that are done.
+
+    Returns:
+        The report, and what ended it early, if anything.
+
+    Raises:
+        BenchmarkError: fewer questions than are wanted.
     """
     started = time.monotonic()
-    rng = np.random.default_rng(seed)
-    rows: list[dict[str, Any]] = []
+    numbers = chosen(plan, len(benchmark))
+    rows: list[Row] = []
+    worst = _Worst(plan.draw)
     complete = False
+    trouble: BenchmarkError | PolicyClientError | None = None
     try:
-        questions = sample_questions(dataset, tuple(model.config.cameras), frames, rng)
-        for group in _grouped(questions, batch):
-            _, answers = model.look([q.images for q in group], [q.instruction for q in group])
-            rows += [_row(q, answer) for q, answer in zip(group, answers, strict=True)]
-            on_frame(len(group))
+        for group in _grouped(benchmark, numbers, plan.batch):
+            for (sample, views), answer in zip(group, _ask(model, group), strict=True):
+                height, width = views[0].shape[:2]
+                row = _row(sample, answer, (width, height))
+                worst.offer(row, len(rows), sample, answer)
+                rows.append(row)
+            on_questions(len(group))
         complete = True
     except KeyboardInterrupt:
         pass
-    settings = {**labels, "data": str(dataset.root), "frames": frames, "seed": seed}
-    return Report("grounding", settings, _results(rows), rows, time.monotonic() - started, complete)
+    except (BenchmarkError, PolicyClientError) as error:
+        trouble = error
+    settings = {**labels, "questions": len(numbers), "seed": plan.seed}
+    seconds = time.monotonic() - started
+    if plan.pictures is not None:
+        ordered = sorted(worst.heap, key=lambda item: item[:2], reverse=True)
+        draw(plan.pictures, [(sample, answer) for _, _, sample, answer in ordered])
+    return Report("grounding", settings, summarise(rows), rows, seconds, complete), trouble
 
 
-def _grouped(questions: Iterator[Question], size: int) -> Iterator[list[Question]]:
-    group: list[Question] = []
-    for question in questions:
-        group.append(question)
-        if len(group) == size:
+def _grouped(benchmark: Benchmark, numbers: Sequence[int], size: int) -> Iterator[list[_Shown]]:
+    """Questions of one kind at a time, at most `size`, in order, with their views.
+
+    What stands before a damaged entry is asked before that is complained of.
+    """
+    group: list[_Shown] = []
+    for number in numbers:
+        try:
+            sample = benchmark[number]
+            views = sample.views()
+        except BenchmarkError:
+            if group:
+                yield group
+            raise
+        if group and (len(group) == size or group[0][0].task != sample.task):
             yield group
             group = []
+        group.append((sample, views))
     if group:
         yield group
 
 
-def _row(question: Question, answer: SpatialAnswer) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "episode": question.episode,
-        "frame": question.frame,
-        "instruction": question.instruction,
+def _ask(model: Asked, group: Sequence[_Shown]) -> list[SpatialAnswer]:
+    questions = [sample.question for sample, _ in group]
+    if group[0][0].task:
+        wanted = any(sample.truth.trace is not None for sample, _ in group)
+        return model.look([views for _, views in group], questions, trace=wanted)[1]
+    return model.answer([views[0] for _, views in group], questions)
+
+
+def _row(sample: Sample, answer: SpatialAnswer, size: tuple[int, int]) -> Row:
+    return {
+        "sample": sample.name,
+        "group": sample.group,
+        "question": sample.question,
+        "answer": answer.text,
         "problems": len(answer.problems),
+        **scores(sample.truth, answer, size),
     }
-    for i, role in enumerate(ROLES):
-        row[f"{role}_iou"] = _overlap(question.boxes[i], answer.boxes, i)
-        row[f"{role}_error_px"] = _error(question.points[i], answer, i)
-    return row
-
-
-def _overlap(truth: Array, boxes: tuple[Box, ...], i: int) -> float:
-    """IoU of the i-th box with the true one; 0 where it is missing, NaN where nothing is seen."""
-    if not np.isfinite(truth).all():
-        return float("nan")
-    return boxes[i].iou(Box(*truth)) if i < len(boxes) else 0.0
-
-
-def _error(truth: Array, answer: SpatialAnswer, i: int) -> float:
-    """Pixels from the i-th point to the true one; infinite where it is missing."""
-    if i >= len(answer.points):
-        return float("inf")
-    return float(np.hypot(answer.points[i].x - truth[0], answer.points[i].y - truth[1]))
-
-
-def _results(rows: list[dict[str, Any]]) -> dict[str, Proportion | float | int | str]:
-    results: dict[str, Proportion | float | int | str] = {}
-    overlaps = {role: _known([row[f"{role}_iou"] for row in rows]) for role in ROLES}
-    pooled = np.concatenate([overlaps[role] for role in ROLES])
-    for name, values in (("all", pooled), *overlaps.items()):
-        results[f"box IoU@{IOU}, {name}"] = Proportion(int((values >= IOU).sum()), len(values))
-    results["mean IoU"] = float(pooled.mean()) if len(pooled) else float("nan")
-    for role in ROLES:
-        errors = _known([row[f"{role}_error_px"] for row in rows])
-        results[f"median {role} point error, px"] = (
-            float(np.median(errors)) if len(errors) else float("nan")
-        )
-        results[f"missing {role} points"] = int(np.isinf(errors).sum())
-    results["answers with problems"] = sum(row["problems"] > 0 for row in rows)
-    return results
-
-
-def _known(values: list[float]) -> Array:
-    array = np.array(values, dtype=np.float64)
-    return array[~np.isnan(array)]

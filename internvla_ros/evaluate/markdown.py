@@ -35,11 +35,13 @@ def task_table(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def markdown(report: Report, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The whole report: results, tasks and settings."""
+    """The whole report: results, tasks where the rows are of tasks, and settings."""
     state = "" if report.complete else " (interrupted: part of the trials)"
     lines = [f"# {report.benchmark}{state}", ""]
     lines += [f"- {name}: {value}" for name, value in report.results.items()]
-    lines += ["", *task_table(rows), "", "| setting | value |", "|---|---|"]
+    if any("task" in row for row in rows):
+        lines += ["", *task_table(rows)]
+    lines += ["", "| setting | value |", "|---|---|"]
     lines += [f"| {_cell(str(n))} | {_cell(str(v))} |" for n, v in report.settings.items()]
     return "\n".join(lines) + "\n"
 

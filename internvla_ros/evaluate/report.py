@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import internvla_ros
 
 Z95 = 1.959963984540054  # two-sided 95 %
@@ -79,13 +81,70 @@ def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A mean with a 95 % bootstrap interval.
+
+    Attributes:
+        mean, low, high: NaN without values.
+        count: number of values.
+        groups: number of groups that were drawn from.
+    """
+
+    mean: float
+    low: float
+    high: float
+    count: int
+    groups: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Mean, interval, number of values and of groups; null for what is unknown."""
+        return {
+            "mean": _plain(self.mean),
+            "bootstrap95": [_plain(self.low), _plain(self.high)],
+            "count": self.count,
+            "groups": self.groups,
+        }
+
+    def __str__(self) -> str:
+        if not self.count:
+            return "unknown, no values"
+        spread = f"{self.low:.3g}..{self.high:.3g}"
+        return f"{self.mean:.3g} (95 % {spread}, n = {self.count} in {self.groups} groups)"
+
+
+def estimate(values: Sequence[float], groups: Sequence[str], draws: int = 2000) -> Estimate:
+    """The mean of values and its interval, whole groups being drawn again and again.
+
+    Frames of one episode are alike: drawn one by one they would seem to say more than they do.
+
+    Args:
+        values: what is averaged, finite.
+        groups: of each value, what it shares with others.
+        draws: of the bootstrap, with a seed of its own.
+    """
+    names, index = np.unique(np.asarray(groups, str), return_inverse=True)
+    if not len(values):
+        return Estimate(math.nan, math.nan, math.nan, 0, 0)
+    sums, counts = np.bincount(index, np.asarray(values, np.float64)), np.bincount(index)
+    rng = np.random.default_rng(0)
+    means = []
+    for _ in range(draws):
+        drawn = rng.integers(len(names), size=len(names))
+        means.append(sums[drawn].sum() / counts[drawn].sum())
+    low, high = np.quantile(means, (0.025, 0.975))
+    mean = float(sums.sum() / counts.sum())
+    return Estimate(mean, float(low), float(high), len(values), len(names))
+
+
+@dataclass(frozen=True)
 class Report:
     """The outcome of one benchmark run.
 
     Attributes:
         benchmark: its name.
         settings: everything that it was run with, seeds too.
-        results: headline name -> count with interval, or a number with its unit in the name.
+        results: headline name -> count or mean with interval, or a number with its unit in the
+            name.
         rows: one mapping a trial.
         seconds: wall time.
         complete: all trials were run; false when it was interrupted.
@@ -93,7 +152,7 @@ class Report:
 
     benchmark: str
     settings: Mapping[str, Any]
-    results: Mapping[str, Proportion | float | int | str]
+    results: Mapping[str, Proportion | Estimate | float | int | str]
     rows: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
     seconds: float = 0.0
     complete: bool = True
@@ -101,7 +160,7 @@ class Report:
     def to_json(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         results = {
-            name: value.to_json() if isinstance(value, Proportion) else _plain(value)
+            name: value.to_json() if isinstance(value, Proportion | Estimate) else _plain(value)
             for name, value in self.results.items()
         }
         return {
