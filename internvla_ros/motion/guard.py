@@ -177,8 +177,10 @@ class Guard:
         room = self._room
         if room is None or room.remains(stop.positions, 0.0):
             return False
-        here = room.room(self.state.positions)
-        return here >= 0.0 or not room.remains(stop.positions, here)
+        here = self.state.positions
+        if room.remains(here[None], 0.0):
+            return True
+        return not room.remains(stop.positions, room.room(here))
 
     def _named(self, chosen: NDArray[np.bool_]) -> str:
         return ", ".join(name for name, yes in zip(self._names, chosen, strict=True) if yes)

@@ -49,8 +49,7 @@ class Pose:
     def _keep(self, position: Array, rotation: Array) -> None:
         position.setflags(write=False)
         rotation.setflags(write=False)
-        object.__setattr__(self, "position", position)
-        object.__setattr__(self, "rotation", rotation)
+        self.__dict__.update(position=position, rotation=rotation)
 
     @staticmethod
     def of(position: Array, rotation: Array) -> Pose:
@@ -216,13 +215,15 @@ def _quaternion(rows: list[list[float]]) -> tuple[float, float, float, float]:
     wx, wy, wz = m21 - m12, m02 - m20, m10 - m01
     # Four ways to write four times the quaternion times one of its components: take the longest.
     squares = (1 + a - b - c, 1 - a + b - c, 1 - a - b + c, 1 + a + b + c)
-    candidates = (
-        (squares[0], xy, zx, wx),
-        (xy, squares[1], yz, wy),
-        (zx, yz, squares[2], wz),
-        (wx, wy, wz, squares[3]),
-    )
-    x, y, z, w = candidates[squares.index(max(squares))]
+    most = max(squares)
+    if most == squares[3]:
+        x, y, z, w = wx, wy, wz, most
+    elif most == squares[0]:
+        x, y, z, w = most, xy, zx, wx
+    elif most == squares[1]:
+        x, y, z, w = xy, most, yz, wy
+    else:
+        x, y, z, w = zx, yz, most, wz
     length = math.copysign(math.sqrt(x * x + y * y + z * z + w * w), w)
     return x / length, y / length, z / length, w / length
 
