@@ -216,10 +216,10 @@ def test_what_a_node_has_made_goes_with_cleanup(bench: Callable[..., Bench]) -> 
     slow.node.may_end.set()
     for _ in range(3):
         assert slow.change("configure")
-        assert slow.node.count_publishers("said") == 1
+        slow.wait(lambda: slow.node.count_publishers("said") == 1)
         slow.wait(lambda: slow.node.ticks > 3)
         assert slow.change("cleanup")
-        assert slow.node.count_publishers("said") == 0
+        slow.wait(lambda: slow.node.count_publishers("said") == 0)
         assert not hasattr(slow.node, "loaded")
         slow.let_pass()
         slow.node.ticks = 0

@@ -130,6 +130,11 @@ class ManagedNode(LifecycleNode):
 
         self._begin(Transition.TRANSITION_CONFIGURE, configured)
 
+    def destroy_node(self) -> None:
+        """Let go of the state machine too, which keeps the node in use."""
+        self._state_machine.destroy_when_not_in_use()
+        super().destroy_node()
+
     # Transitions at once, for who has no executor: rclpy's trigger_configure() and the others.
 
     def on_configure(self, state: Any) -> TransitionCallbackReturn:

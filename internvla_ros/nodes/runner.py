@@ -10,10 +10,12 @@ from types import FrameType
 from typing import NoReturn
 
 import rclpy
+from rclpy.action import ActionClient, ActionServer
 from rclpy.executors import Executor, SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
 
+from internvla_ros.nodes.shared_memory import clear_shared_memory
 from internvla_ros.respawn import START_FAILED
 
 try:
@@ -73,6 +75,7 @@ def serve(
     signals = _Signals()
     node: Node | None = None
     try:
+        clear_shared_memory()
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
         node = make()
         signals.spinning = True
@@ -115,5 +118,10 @@ def _shut_down(node: Node | None) -> None:
         close = getattr(node, "close", None)
         if callable(close):
             close()
+        # rclpy leaves actions to the garbage collector, but the process ends before that: they
+        # would keep the node in use, and its shared memory where it is.
+        for waitable in list(node.waitables):
+            if isinstance(waitable, ActionServer | ActionClient):
+                waitable.destroy()
         node.destroy_node()
     rclpy.try_shutdown()
