@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
 from internvla_ros.control.ensemble import METHODS
+from internvla_ros.distributed import open_workers
 from internvla_ros.evaluate import grounding_cli
+from internvla_ros.evaluate.journal import Journal
 from internvla_ros.evaluate.libero import cli as libero
-from internvla_ros.evaluate.policies import POINTS, fingerprint, load_policy
+from internvla_ros.evaluate.markdown import write_markdown
+from internvla_ros.evaluate.policies import POINTS, fingerprint
 from internvla_ros.evaluate.report import Report
 from internvla_ros.evaluate.simpler import cli as simpler
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
+
+if TYPE_CHECKING:
+    from internvla_ros.evaluate.tabletop import TableTop
 
 INTERRUPTED = 130
 
@@ -82,6 +90,24 @@ def _add_tabletop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--record", metavar="DIR", help="keep a film (MP4) and a bag (MCAP) of every scene"
     )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="keep scenes as they end, and reports, in there"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with what --out holds")
+    add_worker_arguments(parser)
+
+
+def add_worker_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where episodes run: `--workers` and `--ray`, see `distributed.open_workers`."""
+    parser.add_argument(
+        "--workers", type=_count, help="processes; none: one, or as many as --ray has processors"
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread over a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, or local:N for one of "
+        "N workers on this machine",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -101,25 +127,84 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tabletop(args: argparse.Namespace) -> Report:
-    from internvla_ros.evaluate.tabletop import TableTop, run_tabletop
+    """Work through the scenes that are not finished, and tell of all that are."""
+    from internvla_ros.evaluate.tabletop import TableTop, tabletop_report, tabletop_settings
 
+    started = time.monotonic()
     embodiment = load_embodiment(args.robot)
-    delivery = _delivery(args, embodiment)
     plan = TableTop(
         scenes=args.scenes,
         seed=args.seed,
         batch=args.batch,
         max_seconds=args.max_seconds,
-        delivery=delivery,
+        delivery=_delivery(args, embodiment),
         record=None if args.record is None else Path(args.record),
     )
-    policy = load_policy(
-        args.policy,
-        embodiment,
-        points=args.points,
-        latent=args.latent_plan == "given",
-        device=args.device,
-    )
+    labels = _labels(args)
+    with ExitStack() as stack:
+        rows: list[dict[str, Any]] = []
+        journal = None
+        if args.out is not None:
+            settings = {**tabletop_settings(embodiment, plan), **labels}
+            journal = Journal(args.out / "trials.jsonl", settings, args.resume)
+            stack.callback(journal.close)
+            rows += [row for row in journal.rows if row["scene"] < args.scenes]
+        left = sorted(set(range(args.scenes)) - {row["scene"] for row in rows})
+        try:
+            _work_on_scenes(args, embodiment, plan, left, rows, journal)
+        except KeyboardInterrupt:
+            pass
+        finally:  # whatever ended it, what is finished is told
+            seconds, complete = time.monotonic() - started, len(rows) == args.scenes
+            report = tabletop_report(embodiment, plan, labels, rows, seconds, complete)
+            if args.out is not None:
+                report.write(args.out / "report.json")
+                write_markdown(args.out / "report.md", report, report.rows)
+                print(f"reports: {args.out / 'report.md'}, {args.out / 'report.json'}")
+    return report
+
+
+def _work_on_scenes(
+    args: argparse.Namespace,
+    embodiment: Embodiment,
+    plan: TableTop,
+    left: list[int],
+    rows: list[dict[str, Any]],
+    journal: Journal | None,
+) -> None:
+    """Append the rows of the scenes that are left, as they end."""
+    if not left:
+        return
+    with (
+        closing(_scene_rows(args, embodiment, plan, left)) as found,
+        tqdm(total=plan.scenes, initial=len(rows), desc="scenes", smoothing=0.05) as bar,
+    ):
+        for row in found:
+            if journal is not None:
+                journal.append(row)
+            rows.append(row)
+            bar.update()
+            bar.set_postfix_str(f"success {sum(row['success'] for row in rows)}/{bar.n}")
+
+
+def _scene_rows(
+    args: argparse.Namespace, embodiment: Embodiment, plan: TableTop, left: list[int]
+) -> Generator[dict[str, Any], None, None]:
+    """From this process, or from workers."""
+    from internvla_ros.evaluate.scale import PolicySource, spread_scenes
+    from internvla_ros.evaluate.tabletop import scene_rows, scene_runs
+
+    source = PolicySource(args.policy, args.points, args.latent_plan == "given", args.device)
+    if args.ray is None and (args.workers or 1) == 1:
+        yield from scene_rows(scene_runs(embodiment, plan), source.load(embodiment), plan, left)
+        return
+    gpus = 1.0 if args.device.startswith("cuda") else 0.0
+    with open_workers(args.workers, args.ray, gpus) as workers:
+        yield from spread_scenes(workers, args.robot, source, plan, left)
+
+
+def _labels(args: argparse.Namespace) -> dict[str, Any]:
+    """What identifies the policy."""
     labels = {"policy": args.policy}
     if args.policy != "expert":
         labels |= {
@@ -127,16 +212,7 @@ def _tabletop(args: argparse.Namespace) -> Report:
             "points": args.points,
             "latent_plan": args.latent_plan,
         }
-    with tqdm(total=args.scenes, desc="scenes", smoothing=0.05) as bar:
-        done = 0
-
-        def on_trial(row: Mapping[str, Any]) -> None:
-            nonlocal done
-            done += bool(row["success"])
-            bar.update()
-            bar.set_postfix_str(f"success {done}/{bar.n}")
-
-        return run_tabletop(embodiment, policy, plan, labels, on_trial)
+    return labels
 
 
 def _delivery(args: argparse.Namespace, embodiment: Embodiment) -> Any:

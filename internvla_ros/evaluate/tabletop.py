@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,34 +81,59 @@ def run_tabletop(
     rows: list[dict[str, Any]] = []
     complete = False
     try:
-        for run in _finished(embodiment, policy, plan):
-            rows.append(_row(run))
-            on_trial(rows[-1])
+        for row in scene_rows(scene_runs(embodiment, plan), policy, plan, range(plan.scenes)):
+            rows.append(row)
+            on_trial(row)
         complete = True
     except KeyboardInterrupt:
         pass
-    rows.sort(key=lambda row: int(row["scene"]))
+    return tabletop_report(embodiment, plan, labels, rows, time.monotonic() - started, complete)
+
+
+def tabletop_report(
+    embodiment: Embodiment,
+    plan: TableTop,
+    labels: Mapping[str, Any],
+    rows: Iterable[Mapping[str, Any]],
+    seconds: float,
+    complete: bool,
+) -> Report:
+    """What the finished scenes, given by their rows in any order, come to."""
+    ordered = sorted((dict(row) for row in rows), key=lambda row: int(row["scene"]))
     settings = {"robot": embodiment.name, **labels, **_settings(plan)}
-    return Report("tabletop", settings, _results(rows), rows, time.monotonic() - started, complete)
+    return Report("tabletop", settings, _results(ordered), ordered, seconds, complete)
 
 
-def _finished(embodiment: Embodiment, policy: Policy, plan: TableTop) -> Iterator[SceneRun]:
-    """The runs in the order in which they end; one that has been taken is used again."""
-    waiting = iter(range(plan.scenes))
-    idle = [SceneRun(World(embodiment), plan.delivery) for _ in range(min(plan.batch, plan.scenes))]
+def tabletop_settings(embodiment: Embodiment, plan: TableTop) -> dict[str, Any]:
+    """What decides the outcome of a scene, apart from the policy."""
+    settings = {"robot": embodiment.name, **_settings(plan)}
+    return {name: settings[name] for name in settings if name not in ("scenes", "batch")}
+
+
+def scene_runs(embodiment: Embodiment, plan: TableTop) -> list[SceneRun]:
+    """As many worlds as scenes are worked on at the same time; they can be used again."""
+    return [SceneRun(World(embodiment), plan.delivery) for _ in range(min(plan.batch, plan.scenes))]
+
+
+def scene_rows(
+    runs: Sequence[SceneRun], policy: Policy, plan: TableTop, scenes: Iterable[int]
+) -> Iterator[dict[str, Any]]:
+    """The rows of scenes, given by their numbers, in the order in which they end."""
+    waiting = iter(scenes)
+    idle = list(runs)
     active: list[SceneRun] = []
     kept = {run: _Record(plan.record, policy.dt) for run in idle}
     try:
         while True:
             for run, index in zip(idle, itertools.islice(waiting, len(idle)), strict=False):
-                run.start(index, held_out_scene(plan.seed, index, embodiment))
+                run.start(index, held_out_scene(plan.seed, index, run.embodiment))
                 active.append(run)
             if not active:
                 return
             decisions = policy.decide(active)
             for run, decision in zip(active, decisions, strict=True):
                 kept[run].add(run, decision)
-                run.advance(decision, policy.dt, 1.0 / embodiment.policy_rate)
+                run.advance(decision, policy.dt, 1.0 / run.embodiment.policy_rate)
             idle = [
                 run
                 for run in active
@@ -117,7 +142,7 @@ def _finished(embodiment: Embodiment, policy: Policy, plan: TableTop) -> Iterato
             active = [run for run in active if run not in idle]
             for run in idle:
                 kept[run].finish(run)
-                yield run
+                yield _row(run)
     finally:
         for record in kept.values():
             record.abandon()
