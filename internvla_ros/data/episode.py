@@ -15,7 +15,19 @@ from numpy.typing import NDArray
 
 STATE_DIM = 10
 ACTION_DIM = 7
-RELATIONS = ("on", "in")
+RELATIONS = (
+    "on",
+    "in",
+    "stacked",
+    "next_to",
+    "left_of",
+    "right_of",
+    "between",
+    "aligned",
+    "open",
+    "closed",
+)
+"""What may hold of the object to move and where it goes; of a drawer, that it is open or closed."""
 
 
 class EpisodeError(ValueError):
@@ -76,7 +88,7 @@ class Frame:
         objects: N names such as "red cube".
         instruction: the task in words.
         pick, place: the names, among `objects`, of the object to move and its receptacle.
-        relation: "on" or "in".
+        relation: one of `RELATIONS`.
         holding: the gripper holds the object to move.
     """
 

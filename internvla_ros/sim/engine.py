@@ -11,6 +11,7 @@ from internvla_ros.data.episode import Episode, Frame
 from internvla_ros.motion.se3 import Pose, interpolate, matrix_to_rpy, rot6d, rpy_to_matrix
 from internvla_ros.motion.servo import EmbeddedServo
 from internvla_ros.sim.expert import Expert
+from internvla_ros.sim.robot_world import RobotWorld
 from internvla_ros.sim.scene import Scene, arm_kinematics
 from internvla_ros.sim.world import World
 
@@ -83,7 +84,7 @@ def rollout(
         wanted, gripper, phase, done = expert.act(world, commanded)
         resting = resting + 1 if done else 0
         actions.append(action_between(commanded, wanted, gripper))
-        target = _pushed(wanted, noise.push(rng, phase), embodiment.workspace)
+        target = pushed(wanted, noise.push(rng, phase), embodiment.workspace)
         drive(world, servo, commanded, target, gripper)
         commanded = target
     if not world.success():
@@ -153,17 +154,18 @@ def action_between(start: Pose, end: Pose, gripper: float) -> NDArray[np.float64
     return np.concatenate([end.position - start.position, turn, [gripper]])
 
 
-def _pushed(
+def pushed(
     pose: Pose,
     push: NDArray[np.float64],
     workspace: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> Pose:
+    """A pose moved by a push [3] (m), kept within the workspace."""
     if not push.any():
         return pose
     return Pose(np.clip(pose.position + push, *workspace), pose.rotation)
 
 
-def drive(world: World, servo: EmbeddedServo, start: Pose, end: Pose, gripper: float) -> None:
+def drive(world: RobotWorld, servo: EmbeddedServo, start: Pose, end: Pose, gripper: float) -> None:
     """One policy period: the commanded pose glides from start to end at the control rate."""
     embodiment = world.embodiment
     ticks = round(embodiment.control_rate / embodiment.policy_rate)

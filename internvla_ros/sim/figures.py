@@ -213,7 +213,7 @@ def banana(a: float, b: float, c: float) -> Parts:
 
 
 def carrot(a: float, b: float, c: float) -> Parts:
-    profile = [(0, 0.62), (0.75, 0.6), (1, 0.45), (0.25, -0.95), (0, -1)]
+    profile = [(0, 0.62), (0.8, 0.6), (1, 0.45), (0.45, -0.9), (0.2, -1), (0, -1)]
     cone = lathe([(b * r, a * z) for r, z in profile])
     lying = Part("mesh", cone.size, (0, 0, 0), _LYING, mesh=cone.mesh)
     tops = [
@@ -425,7 +425,7 @@ def bell(a: float, b: float, c: float) -> Parts:
 
 def dumbbell(a: float, b: float, c: float) -> Parts:
     return (
-        drum(0.5 * b, 0.7 * a, paint="grey", turn=_LYING),
+        drum(0.74 * b, 0.7 * a, paint="grey", turn=_LYING),
         drum(b, 0.2 * a, (0.8 * a, 0, 0), OWN, _LYING),
         drum(b, 0.2 * a, (-0.8 * a, 0, 0), OWN, _LYING),
     )

@@ -55,12 +55,12 @@ class Report:
 
 def episode_seed(seed: int, index: int) -> int:
     """The seed of a data set's episode number `index`; a scene and its pushes follow from it."""
-    return _derived(seed, 0, index)
+    return derived(seed, 0, index)
 
 
 def snapshot_seed(seed: int, index: int) -> int:
     """The seed of a data set's snapshot number `index`."""
-    return _derived(seed, 1, index)
+    return derived(seed, 1, index)
 
 
 def make_episode(world: World, seed: int, noise: Noise) -> Episode:
@@ -107,9 +107,12 @@ def generate(
     root, report = Path(out), Report()
     start = (robot, noise)
     with stop_requests() as stop:
-        with EpisodeWriter(root, fps=_rate(robot), robot_type=robot) as writer:
+        with EpisodeWriter(root, fps=policy_rate(robot), robot_type=robot) as writer:
             attempts = _attempts(writer, seed, workers, start, report)
-            with closing(attempts), _bar("episodes", len(writer), episodes, progress) as bar:
+            with (
+                closing(attempts),
+                progress_bar("episodes", len(writer), episodes, progress) as bar,
+            ):
                 while len(writer) < episodes and not stop.is_set():
                     writer.write(next(attempts))
                     bar.update()
@@ -119,7 +122,7 @@ def generate(
         )
         report.stopped = stop.is_set()
         if not report.stopped:
-            _write_grounding(root, seed, progress)
+            write_grounding(root, seed, progress)
     return report
 
 
@@ -158,7 +161,7 @@ def _write_snapshots(
     with SnapshotWriter(folder) as writer:
         seeds = [snapshot_seed(seed, index) for index in range(len(writer), count)]
         frames = LocalWorkers(workers).map(_work_on_snapshot, seeds, _start_worker, start)
-        with closing(frames), _bar("snapshots", len(writer), count, progress) as bar:
+        with closing(frames), progress_bar("snapshots", len(writer), count, progress) as bar:
             for frame in frames:
                 writer.write(frame)
                 bar.update()
@@ -167,7 +170,7 @@ def _write_snapshots(
     return len(writer)
 
 
-def _write_grounding(root: Path, seed: int, progress: bool) -> None:
+def write_grounding(root: Path, seed: int, progress: bool) -> None:
     """Conversations about every second frame of the episodes and every snapshot, made afresh."""
     folder = root / GROUNDING
     if folder.exists():
@@ -181,8 +184,8 @@ def _write_grounding(root: Path, seed: int, progress: bool) -> None:
         frames = itertools.chain(
             frames, ((shot.front, GroundingFrame.from_frame(shot)) for shot in shots)
         )
-    with _bar("grounding", 0, None, progress) as bar:
-        write_llava(folder, _counted(frames, bar), np.random.default_rng(_derived(seed, 2, 0)))
+    with progress_bar("grounding", 0, None, progress) as bar:
+        write_llava(folder, _counted(frames, bar), np.random.default_rng(derived(seed, 2, 0)))
 
 
 def _counted(frames: Iterator[Item], bar: tqdm[Any]) -> Iterator[Item]:
@@ -191,17 +194,19 @@ def _counted(frames: Iterator[Item], bar: tqdm[Any]) -> Iterator[Item]:
         bar.update()
 
 
-def _bar(what: str, done: int, total: int | None, progress: bool) -> tqdm[Any]:
+def progress_bar(what: str, done: int, total: int | None, progress: bool) -> tqdm[Any]:
+    """A bar that begins at what is done already."""
     return tqdm(desc=what, initial=done, total=total, disable=not progress, smoothing=0.05)
 
 
-def _rate(robot: str) -> float:
+def policy_rate(robot: str) -> float:
+    """Frames a second of a robot's episodes."""
     return load_embodiment(robot).policy_rate
 
 
-def _derived(seed: int, stream: int, index: int) -> int:
-    """A seed below 2**53, so that JSON keeps it."""
-    state = np.random.SeedSequence((seed, stream, index)).generate_state(1, np.uint64)
+def derived(*path: int) -> int:
+    """A seed below 2**53, so that JSON keeps it, from a seed, a stream's number and an index."""
+    state = np.random.SeedSequence(path).generate_state(1, np.uint64)
     return int(state[0] >> np.uint64(11))
 
 

@@ -83,6 +83,11 @@ class GraspPlanner:
         """[3, 3] of a tip that reaches down, turned about the vertical."""
         return np.asarray(rpy_to_matrix((0.0, 0.0, yaw)) @ self._embodiment.down)
 
+    def turn_of(self, tip: Pose) -> float:
+        """Rad that a tip is turned about the vertical against one that just reaches down."""
+        turn = tip.rotation @ self._embodiment.down.T
+        return float(np.arctan2(turn[1, 0] - turn[0, 1], turn[0, 0] + turn[1, 1]))
+
     def yaws(self, body: Body) -> list[tuple[float, float]]:
         """Turns of the tip (rad) in which the fingers can close on a body, and its width then."""
         found: list[tuple[float, float]] = []
@@ -108,22 +113,24 @@ class GraspPlanner:
 
     def height(self, body: Body) -> float:
         """m, of the tip when it takes a body."""
-        return max(body.bottom + self._table.grasp, body.top - DEPTH)
+        bottom = max(body.bottom, self._table.height)
+        return max(bottom + self._table.grasp, body.top - DEPTH)
 
     def choose(
-        self, step: Step, state: State, avoid: frozenset[float] = frozenset()
+        self, step: Step, state: State, avoid: frozenset[float] = frozenset(), now: float = 0.0
     ) -> Grasp | None:
         """The best grasp for a step as things are; None where none is within reach.
 
         Args:
             step: to do.
             state: of the scene.
-            avoid: turns that have failed before, taken last.
+            avoid: turns (rad) that have failed before, taken last.
+            now: the tip's turn; the nearer to it, the better.
         """
         body = state[step.pick]
         candidates = sorted(
-            self._candidates(step, state),
-            key=lambda c: (any(abs(c.yaw - yaw) < 0.05 for yaw in avoid), -c.room),
+            self._candidates(step, state, now),
+            key=lambda c: (any(_same_turn(c.yaw, yaw) for yaw in avoid), -c.room),
         )
         fallback: Grasp | None = None
         scene = self._scene(step, state)
@@ -136,12 +143,12 @@ class GraspPlanner:
         return fallback
 
     def _place_yaws(self, step: Step, yaw: float) -> tuple[float, ...]:
-        if step.relation in ("open", "closed"):
+        if step.slides:
             return (yaw,)
         other = yaw - np.copysign(np.pi / 2, yaw)
         return (yaw,) if abs(yaw) < 0.3 else (yaw, 0.5 * yaw, 0.0, other)
 
-    def _candidates(self, step: Step, state: State) -> Iterator[_Candidate]:
+    def _candidates(self, step: Step, state: State, now: float) -> Iterator[_Candidate]:
         body = state[step.pick]
         kind = body.kind
         assert isinstance(kind, Kind)
@@ -152,13 +159,13 @@ class GraspPlanner:
             pick_room = self._room(tip, yaw, state, (step.pick, *self._owners(step)))
             for rank, place in enumerate(places):
                 room = min(pick_room, _AMPLE)
-                if step.relation not in ("open", "closed"):
+                if not step.slides:
                     room += min(self._place_room(step, state, tip, yaw, place), _AMPLE)
-                yield _Candidate(yaw, tip, place, room - _TURN_COST * abs(yaw) - 1e-4 * rank)
+                yield _Candidate(yaw, tip, place, room - _TURN_COST * abs(yaw - now) - 1e-4 * rank)
 
     def _owners(self, step: Step) -> tuple[str, ...]:
         """The drawer whose handle is taken: the fingers belong before its front."""
-        return step.place if step.relation in ("open", "closed") else ()
+        return step.place if step.slides else ()
 
     def _place_room(self, step: Step, state: State, tip: Array, yaw: float, place: Array) -> float:
         """Room about the thing where it goes, and about the fingers that let it go."""
@@ -222,3 +229,8 @@ class GraspPlanner:
                 continue
             scene.add_box(f"thing {body.name}", Pose(body.position, body.rotation), body.size)
         return scene
+
+
+def _same_turn(one: float, other: float) -> bool:
+    """Whether two turns of the tip bring the fingers to the same places."""
+    return abs(one - other - np.pi * round((one - other) / np.pi)) < 0.05

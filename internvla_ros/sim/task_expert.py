@@ -30,6 +30,7 @@ _STIRRED = 0.020  # m that a thing has moved from where its grasp was chosen
 _GONE = 0.030  # m from the tip at which a thing that is not felt any more has been dropped
 _LOST = 5  # decisions of closing after which a grasp counts as failed
 _STUCK = 12  # decisions of going down, or of pulling, after which another grasp is tried
+_PONDER = 5  # decisions between two looks for a grasp where there was none
 _SURE = 0.006  # m that a drawer is moved beyond where it counts as open or closed
 _DROP = 0.005  # m above where it will stand at which a thing is let go
 
@@ -64,6 +65,19 @@ class TaskExpert:
         """The index of the step that it is at."""
         return self._step
 
+    @property
+    def phase(self) -> str:
+        """What it decided last to be at."""
+        return self._phase
+
+    def points(self, world: TaskWorld) -> tuple[Array, Array]:
+        """[3] where the current step's thing is taken, and [3] where it goes."""
+        step, state = world.scene.steps[self._step], world.state()
+        if self._grasp is None:
+            take, goes = world.task_points()
+            return take, goes
+        return self._taken_at(state[step.pick]), self._place(state, step)
+
     def act(self, world: TaskWorld, commanded: Pose) -> tuple[Pose, float, str, bool]:
         """One decision.
 
@@ -97,12 +111,12 @@ class TaskExpert:
         held = world.holding() == step.pick
         if self._phase in ("lift", "carry", "lower"):
             if not held and np.linalg.norm(self._taken_at(body) - tip.position) > _GONE:
-                return self._again(state, step)
+                return self._plan(state, step, tip)
             return self._with_thing(world, state, step, tip)
         if self._phase == "close":
             if held and abs(world.gripper_opening - self._opening) < 0.03:
-                return "carry" if _slides(step) else "lift"
-            return "close" if self._waited < _LOST else self._again(state, step)
+                return "carry" if step.slides else "lift"
+            return "close" if self._waited < _LOST else self._again(state, step, tip)
         if self._phase == "open":
             still = step.pick in world.touched() and self._waited < _LOST
             if still or self._waited < 1:
@@ -121,23 +135,25 @@ class TaskExpert:
         if not undone:
             return "retreat"
         self._begin(undone[0])
-        return self._plan(state, world.scene.steps[self._step])
+        return self._plan(state, world.scene.steps[self._step], tip)
 
-    def _again(self, state: State, step: Step) -> str:
+    def _again(self, state: State, step: Step, tip: Pose) -> str:
         """Another grasp, rather not the one that failed."""
         if self._grasp is not None:
             self._failed |= {self._grasp.yaw}
-        return self._plan(state, step)
+        return self._plan(state, step, tip)
 
-    def _plan(self, state: State, step: Step) -> str:
+    def _plan(self, state: State, step: Step, tip: Pose) -> str:
         self._from = state[step.pick]
-        self._grasp = self._planner.choose(step, state, self._failed)
+        self._grasp = self._planner.choose(step, state, self._failed, self._planner.turn_of(tip))
         return "approach"
 
     def _towards_grasp(self, state: State, step: Step, tip: Pose) -> str:
         body = state[step.pick]
+        if self._grasp is None and self._waited % _PONDER:
+            return "approach"
         if self._grasp is None or self._from is None or _has_moved(self._from, body):
-            self._plan(state, step)
+            self._plan(state, step, tip)
         if self._grasp is None:
             return "approach"
         target = self._taken_at(body)
@@ -146,7 +162,7 @@ class TaskExpert:
         aimed = self._aimed(tip, self._yaw(body))
         if self._phase == "descend":
             if self._waited > _STUCK:
-                return self._again(state, step)
+                return self._again(state, step, tip)
             if offset < _CLOSE and abs(tip.position[2] - target[2]) < _CLOSE and aimed:
                 return "close"
             return "descend" if offset < 2 * _NEAR else "approach"
@@ -158,11 +174,11 @@ class TaskExpert:
 
     def _with_thing(self, world: TaskWorld, state: State, step: Step, tip: Pose) -> str:
         """The phase while the thing is between the fingers."""
-        if _slides(step):
+        if step.slides:
             out = state.drawers[step.place[0]]
             far = out > OPEN + _SURE if step.relation == "open" else out < CLOSED - _SURE
             if self._waited > 2 * _STUCK:
-                return self._again(state, step)
+                return self._again(state, step, tip)
             return "open" if far else "carry"
         assert self._grasp is not None
         body, place = state[step.pick], self._place(state, step)
@@ -216,7 +232,7 @@ class TaskExpert:
         place = self._place(state, step)
         # The thing need not be in the middle of the fingers: bring it, not the tip, there.
         shift = tip.position - body.position
-        if _slides(step):
+        if step.slides:
             way = place - body.position
             way = way * min(1.0, _SLOW * self._period / max(1e-9, float(np.linalg.norm(way))))
             return Pose(here + np.array([way[0], way[1], 0.0]), self._tip_of(tip))
@@ -293,11 +309,6 @@ class TaskExpert:
         turn = min(1.0, self._turn * self._period / angle) if angle > 0 else 1.0
         rotation = interpolate(here, goal, turn).rotation
         return Pose(here.position + step * shift, rotation)
-
-
-def _slides(step: Step) -> bool:
-    """Whether the step moves a drawer."""
-    return step.relation in ("open", "closed")
 
 
 def _has_moved(was: Body, now: Body) -> bool:

@@ -66,9 +66,14 @@ class Step:
     heading: float | None = None
 
     @property
+    def slides(self) -> bool:
+        """Whether the step moves a drawer."""
+        return self.relation in ("open", "closed")
+
+    @property
     def goal(self) -> Relation:
         """What is true when the step is done."""
-        if self.relation in ("open", "closed"):
+        if self.slides:
             return Relation(self.relation, self.place)
         if self.relation == "stacked":
             return Relation(self.relation, (*self.place, self.pick))

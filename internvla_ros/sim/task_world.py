@@ -11,7 +11,7 @@ from internvla_ros.sim.kinds import DRAWER, HANDLE, HANDLE_OUT, kind_of
 from internvla_ros.sim.mjcf import bare_spec
 from internvla_ros.sim.robot_world import RobotWorld
 from internvla_ros.sim.state import Body, State
-from internvla_ros.sim.targets import spots
+from internvla_ros.sim.targets import free, spots
 from internvla_ros.sim.task_mjcf import build_task_model, drawer_joint
 from internvla_ros.sim.task_scene import TaskScene, handle_name
 from internvla_ros.sim.world import WorldError
@@ -77,6 +77,29 @@ class TaskWorld(RobotWorld):
         self.data.qpos[:] = positions
         mujoco.mj_kinematics(self.model, self.data)
         mujoco.mj_camlight(self.model, self.data)
+
+    def shift(self, name: str, way: ArrayLike) -> None:
+        """Moves a thing [2] m over the table, if nothing is there."""
+        state = self.state()
+        body = self._body(state, name)
+        place = body.position + np.append(np.asarray(way, dtype=np.float64), 0.0)
+        if free(place, body, state, ()) > 0.0:
+            joint = self.model.body(name).jntadr[0]
+            address = int(self.model.jnt_qposadr[joint])
+            self.data.qpos[address : address + 2] += way
+            mujoco.mj_forward(self.model, self.data)
+
+    def teleport(self, q: ArrayLike, opening: float, held: str | None = None) -> None:
+        """Puts the arm at q [n] without physics; `held` is put between its fingers."""
+        self._rest(q, opening)
+        if held is None:
+            return
+        tip = self.tip_pose()
+        address = int(self.model.jnt_qposadr[self.model.body(held).jntadr[0]])
+        yaw = np.arctan2(tip.rotation[1, 1], tip.rotation[0, 1]) - np.pi / 2
+        self.data.qpos[address : address + 3] = tip.position
+        self.data.qpos[address + 3 : address + 7] = (np.cos(yaw / 2), 0, 0, np.sin(yaw / 2))
+        mujoco.mj_forward(self.model, self.data)
 
     @property
     def names(self) -> tuple[str, ...]:
