@@ -334,7 +334,7 @@ def test_a_planner_is_silent_while_inactive_and_says_the_same_after_all(
     assert said[0] == said[1]
 
 
-def test_an_actor_gives_its_weights_back(
+def test_an_actor_gives_its_weights_back_and_acts_the_same_after_all(
     bench: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded: list[weakref.ref[Any]] = []
@@ -349,9 +349,14 @@ def test_an_actor_gives_its_weights_back(
     actor = bench(ActorNode)
     chunks: list[ActionChunk] = []
     actor.client.create_subscription(ActionChunk, "action_chunk", chunks.append, NEWEST)
-    assert actor.change("configure") and actor.change("activate")
-    assert actor.change("deactivate") and actor.change("cleanup")
-    assert loaded[0]() is None
+    pictures = np.random.default_rng(0).integers(0, 255, (2, 480, 640, 3), dtype=np.uint8)
+    acted = []
+    for round_ in range(2):
+        assert actor.change("configure") and actor.change("activate")
+        acted.append(actor.node._actor.act([list(pictures)], None, np.zeros((1, 10))))
+        assert actor.change("deactivate") and actor.change("cleanup")
+        assert loaded[round_]() is None, "the weights are still there"
+    assert np.array_equal(acted[0], acted[1])
     assert chunks == []
 
 

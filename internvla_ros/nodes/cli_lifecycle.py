@@ -10,7 +10,7 @@ from typing import Any
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from lifecycle_msgs.srv import ChangeState, GetState
+from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
@@ -20,12 +20,17 @@ from internvla_ros.nodes.qos import EVENTS
 
 _TURN = 0.05  # s
 _ANSWER = 10.0  # s for a node to say its state
+_REASON = 2.0  # s for it to say why something failed
 _FAILED = 1
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 
 
 class LifecycleError(RuntimeError):
     """There is no such node, or it does not answer."""
+
+
+class TransitionError(RuntimeError):
+    """A node does not do what it was asked for; the text says why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -54,14 +59,13 @@ def run(args: argparse.Namespace) -> int:
     remote = Remote("/" + args.node.strip("/"))
     try:
         remote.find(args.patience)
-        succeeded = args.action == "state" or remote.change(args.action, args.timeout)
+        if args.action != "state":
+            remote.change(args.action, args.timeout)
         print(remote.state())
-        if not succeeded:
-            print(
-                f"internvla lifecycle: {args.node} did not {args.action}: {remote.said}",
-                file=sys.stderr,
-            )
-        return 0 if succeeded else _FAILED
+        return 0
+    except TransitionError as error:
+        print(f"internvla lifecycle: {args.node} did not {args.action}: {error}", file=sys.stderr)
+        return _FAILED
     finally:
         remote.close()
         rclpy.try_shutdown()
@@ -78,6 +82,9 @@ class Remote:
         self._executor.add_node(self._node)
         self._change = self._node.create_client(ChangeState, f"{name}/change_state")
         self._get = self._node.create_client(GetState, f"{name}/get_state")
+        self._possible = self._node.create_client(
+            GetAvailableTransitions, f"{name}/get_available_transitions"
+        )
         self._node.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, EVENTS
         )
@@ -116,19 +123,29 @@ class Remote:
         response = self._answer(self._get.call_async(GetState.Request()), _ANSWER)
         return str(response.current_state.label)
 
-    def change(self, label: str, timeout: float) -> bool:
-        """Whether a transition succeeded, within `timeout` s; what the node says is passed on."""
+    def change(self, label: str, timeout: float) -> None:
+        """Have a transition done within `timeout` s; what the node says meanwhile is printed.
+
+        Raises:
+            TransitionError: it is not possible, or fails.
+        """
+        before = self.state()
+        asked = self._possible.call_async(GetAvailableTransitions.Request())
+        possible = self._answer(asked, _ANSWER)
+        if label not in [each.transition.label for each in possible.available_transitions]:
+            raise TransitionError(f"not possible while {before}")
         request = ChangeState.Request()
         request.transition.label = label
         self._telling, self.said = True, ""
-        succeeded = bool(self._answer(self._change.call_async(request), timeout).success)
+        succeeded = self._answer(self._change.call_async(request), timeout).success
         self._telling = False
         if not succeeded:
-            self._wait(lambda: bool(self.said), 2.0)
-        return succeeded
+            self._wait(lambda: bool(self.said), _REASON)
+            raise TransitionError(self.said or "it did not say why")
 
     def _there(self) -> bool:
-        return self._change.service_is_ready() and self._get.service_is_ready()
+        asked = (self._change, self._get, self._possible)
+        return all(client.service_is_ready() for client in asked)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
