@@ -22,7 +22,7 @@ test: build ## lint, types and all tests; a part: make test TEST="test/test_cli.
 	@scripts/setup_browser.sh
 	@scripts/test.sh $(TEST)
 
-lint: env ## ruff and mypy
+lint: env ## ruff, mypy and the linters of ament
 	@scripts/lint.sh
 
 docs: build ## the documentation, into build/docs

@@ -57,6 +57,26 @@ def test_versions_agree() -> None:
     assert f"{internvla_ros.__version__} " in (ROOT / "CHANGELOG.rst").read_text()
 
 
+def test_the_manifest_is_valid() -> None:
+    """By the package that ROS reads it with; the schema in it is fetched by ament_xmllint alone."""
+    catkin = pytest.importorskip("catkin_pkg.package")
+    warnings: list[str] = []
+    package = catkin.parse_package(str(ROOT / "package.xml"), warnings=warnings)
+    package.validate(warnings=warnings)
+    assert not warnings
+    names = [each.name for each in (*package.exec_depends, *package.test_depends)]
+    assert len(names) == len(set(names)), "a dependency is named twice"
+
+
+def test_the_linters_that_the_build_calls_are_its_dependencies() -> None:
+    text = (ROOT / "CMakeLists.txt").read_text()
+    manifest = ElementTree.parse(ROOT / "package.xml").getroot()
+    listed = {str(each.text) for each in manifest.findall("test_depend")}
+    assert {"ament_lint_auto", "ament_cmake_pep257", "ament_cmake_flake8"} <= listed
+    for name in (".flake8", "scripts/pep257.txt"):
+        assert name in text and (ROOT / name).is_file()
+
+
 def test_every_part_has_a_layer() -> None:
     folders = {path.name for path in MODULES.iterdir() if (path / "__init__.py").is_file()}
     assert folders <= RANK.keys()
@@ -155,10 +175,14 @@ def test_the_locks_pin_everything_and_agree() -> None:
 @pytest.mark.parametrize("times", [1, 2])
 def test_env_bash_serves_any_folder_and_a_strict_shell(times: int, tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "HOME": ""}
-    script = "set -euo pipefail\n" + f". '{ROOT}/env.bash'\n" * times + (
-        "internvla --version\n"
-        "python -c 'from internvla_ros.msg import Box; import internvla_ros.motion; print(Box)'\n"
-        "echo $-\n"
+    script = (
+        "set -euo pipefail\n"
+        + f". '{ROOT}/env.bash'\n" * times
+        + (
+            "internvla --version\n"
+            "python -c 'from internvla_ros.msg import Box; import internvla_ros.motion; print(Box)'\n"
+            "echo $-\n"
+        )
     )
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True

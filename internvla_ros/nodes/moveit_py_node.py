@@ -37,7 +37,6 @@ def moveit_config(robot: str, use_sim_time: bool) -> dict[str, Any]:
 
     `use_sim_time` has to be among them (moveit2 issue 2906).
     """
-
     return {
         "use_sim_time": use_sim_time,
         **robot_model(robot),
