@@ -37,7 +37,7 @@ from internvla_ros.robots.description import urdf
 from internvla_ros.robots.embodiment import Embodiment, known_embodiments, load_embodiment
 
 TASK = "move"
-PART = 20_000  # chunks
+PART = 5_000  # chunks
 ENCODERS = 1e-4  # rad, noise of the joints told
 
 
