@@ -51,6 +51,15 @@ class Reading:
     slots: Tensor
     """Where image features go, indices into the flattened [B * S]."""
 
+    def to(self, device: torch.device) -> Reading:
+        """The same on a device."""
+        return Reading(
+            self.ids.to(device),
+            None if self.mask is None else self.mask.to(device),
+            self.positions.to(device),
+            self.slots.to(device),
+        )
+
 
 @dataclass
 class Prefix:
@@ -138,27 +147,8 @@ class Reader(nn.Module):
 
     def prepare(self, prompts: Sequence[Sequence[int]], grids: Sequence[Sequence[Grid]]) -> Reading:
         """Pad prompts (token ids) whose image tokens stand for views of these merged grids."""
-        length = -(-max(map(len, prompts)) // self.length_multiple) * self.length_multiple
-        padding = [length - len(prompt) for prompt in prompts]
-        ids = torch.tensor(
-            [
-                [self.chat_format.pad] * pad + list(p)
-                for pad, p in zip(padding, prompts, strict=True)
-            ]
-        )
-        mask = (torch.arange(length) >= torch.tensor(padding)[:, None]).long()
-        positions = torch.ones(3, len(prompts), length, dtype=torch.long)
-        for row, (prompt, sizes) in enumerate(zip(prompts, grids, strict=True)):
-            positions[:, row, padding[row] :] = rotary_positions(
-                prompt, self.chat_format.image_token, sizes
-            )
-        slots = (ids.flatten() == self.chat_format.image_token).nonzero()[:, 0]
-        return Reading(
-            ids.to(self.device),
-            mask.to(self.device) if any(padding) else None,
-            positions.to(self.device),
-            slots.to(self.device),
-        )
+        chat, multiple = self.chat_format, self.length_multiple
+        return lay_out(prompts, grids, chat.pad, chat.image_token, multiple).to(self.device)
 
     def embed(self, ids: Tensor, slots: Tensor, features: Tensor) -> Tensor:
         """Token embeddings [B, S, C] with the image features [N, C] put into the slots [N]."""
@@ -269,6 +259,26 @@ class Reader(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.vlm.model.language_model.embed_tokens.weight.device
+
+
+def lay_out(
+    prompts: Sequence[Sequence[int]],
+    grids: Sequence[Sequence[Grid]],
+    pad: int,
+    image_token: int,
+    multiple: int = 1,
+) -> Reading:
+    """Pad prompts (token ids), whose image tokens stand for views of these merged grids, on the
+    left with `pad` to a multiple of some length."""
+    length = -(-max(map(len, prompts)) // multiple) * multiple
+    padding = [length - len(prompt) for prompt in prompts]
+    ids = torch.tensor([[pad] * n + list(p) for n, p in zip(padding, prompts, strict=True)])
+    mask = (torch.arange(length) >= torch.tensor(padding)[:, None]).long()
+    positions = torch.ones(3, len(prompts), length, dtype=torch.long)
+    for row, (prompt, sizes) in enumerate(zip(prompts, grids, strict=True)):
+        positions[:, row, padding[row] :] = rotary_positions(prompt, image_token, sizes)
+    slots = (ids.flatten() == image_token).nonzero()[:, 0]
+    return Reading(ids, mask if any(padding) else None, positions, slots)
 
 
 def rotary_positions(ids: Sequence[int], image_token: int, grids: Sequence[Grid]) -> Tensor:

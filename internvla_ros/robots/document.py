@@ -16,6 +16,17 @@ class EmbodimentError(ValueError):
     """A robot is unknown, or its configuration is wrong."""
 
 
+def compose(path: Path, text: str) -> yaml.Node | None:
+    """A YAML text as nodes that know their lines; the path only serves to be named in errors."""
+    try:
+        return yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = mark.line + 1 if mark is not None else 1
+        problem = getattr(error, "problem", None) or "not YAML"
+        raise EmbodimentError(f"{path}:{line}: {problem}") from error
+
+
 @dataclass(frozen=True)
 class Section:
     """A mapping of a YAML file that remembers where each of its keys stands and which were read.
@@ -32,14 +43,7 @@ class Section:
     @staticmethod
     def parse(path: Path, text: str) -> Section:
         """The whole document; the path only serves to be named in errors."""
-        try:
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            line = mark.line + 1 if mark is not None else 1
-            problem = getattr(error, "problem", None) or "not YAML"
-            raise EmbodimentError(f"{path}:{line}: {problem}") from error
-        return Section.of(path, 1, node)
+        return Section.of(path, 1, compose(path, text))
 
     @staticmethod
     def of(path: Path, line: int, node: yaml.Node | None) -> Section:
@@ -77,6 +81,22 @@ class Section:
         node = self._node(key)
         self.inner.append(Section.of(self.path, node.start_mark.line + 1, node))
         return self.inner[-1]
+
+    def sections(self, key: str) -> tuple[Section, ...]:
+        """The mappings of a list under a key, possibly none."""
+        node = self._node(key)
+        if not isinstance(node, yaml.SequenceNode):
+            raise self.error(key, "expected a list of mappings")
+        found = [Section.of(self.path, n.start_mark.line + 1, n) for n in node.value]
+        self.inner.extend(found)
+        return tuple(found)
+
+    def flag(self, key: str) -> bool:
+        """True or false."""
+        value = self._value(key)
+        if not isinstance(value, bool):
+            raise self.error(key, f"expected true or false, found {value!r}")
+        return value
 
     def text(self, key: str, choices: tuple[str, ...] = ()) -> str:
         """A text, one of the choices where there are any."""

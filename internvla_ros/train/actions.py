@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,47 +12,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from internvla_ros.data.normalisation import DatasetStatistics
+from internvla_ros.model.config import ActorConfig
 from internvla_ros.model.diffusion import Schedule
 from internvla_ros.model.dit import DiT
 from internvla_ros.model.policy import Policy
+from internvla_ros.model.reader import Reading
 from internvla_ros.train.frames import EpisodeFrames
-from internvla_ros.train.loop import Streams
+from internvla_ros.train.settings import ActionLossConfig
 
 
 @dataclass(frozen=True)
-class ActionLossConfig:
-    """How action samples are drawn and weighted."""
+class ActionSet:
+    """One dataset's frames, by what its actions are normalised, and its share of the samples."""
 
-    batch_size: int = 32
-    condition_dropout: float = 0.1
-    """Share of the samples that get the learned `uncondition` instead of the latent plan; for these
-    no image is encoded at all. 1 trains the actor on points and state alone."""
-    point_dropout: float = 0.1
-    """Probability that all points of a sample are withheld."""
-    repeated_diffusion_steps: int = 4
-    """Noise draws per encoded sample."""
-    point_noise: float = 0.012
-    """Standard deviation added to the annotated points, as a fraction of the image: the planner's
-    own points are about this wrong."""
-    state_noise: float = 0.02
-    """Standard deviation added to the normalised state."""
-    draft_batch_size: int = 512
-    """Samples a step for the draft, where the actor has one: it costs little and needs many."""
-    noise_weight_cap: float = 0.0
-    """Weigh each sample's loss by its noise-to-signal power, up to this cap; 0: all alike.
+    name: str
+    frames: EpisodeFrames
+    statistics: DatasetStatistics
+    weight: float
 
-    The error of the clean chunk is that of the noise times this power. Where little compute goes
-    into training, equal weights leave the first, noisiest denoising steps, and with them the
-    chunk's destination, centimetres off.
+
+@dataclass(frozen=True)
+class Samples:
+    """B samples: which frame of which set, and what of it needs no network.
+
+    `actions` [B, T, D] and `states` [B, S] are normalised, `points` [B, n, 2] in 0..1; points and
+    states have their errors already.
     """
-    gradient_decay: float = 0.5
-    """Share of the actor's gradient that reaches the planner; 0 spares its backward pass."""
 
-
-@dataclass(frozen=True)
-class ActionBatch:
-    """One optimizer step's samples, ready for the network."""
-
+    sets: NDArray[np.int64]
     frames: NDArray[np.int64]
     actions: Tensor
     points: Tensor
@@ -59,68 +47,132 @@ class ActionBatch:
 
 
 def draw(
-    data: EpisodeFrames,
-    statistics: DatasetStatistics,
-    policy: Policy,
+    sets: Sequence[ActionSet],
     config: ActionLossConfig,
+    actor: ActorConfig,
     size: int,
-    streams: Streams,
-) -> ActionBatch:
-    """A batch of frames with normalised chunks and states, and points with the planner's errors."""
-    rng, actor = streams.numpy, policy.config.actor
-    frames = rng.integers(len(data), size=size)
-    points = data.points[frames] + rng.normal(0, config.point_noise, (size, 2, 2))
-    points[rng.random(size) < config.point_dropout] = np.nan
-    assert statistics.state is not None
-    states = statistics.state.normalise(data.state[frames])
-    states = states + rng.normal(0, config.state_noise, states.shape)
-    actions = statistics.action.normalise(data.chunks(frames, actor.chunk_size))
-    return ActionBatch(frames, _tensor(actions), _tensor(points), _tensor(states))
+    rows: NDArray[np.int64],
+    rng: np.random.Generator,
+) -> Samples:
+    """The named rows of a batch of `size` samples, of which every process draws the same."""
+    weights = np.array([s.weight for s in sets])
+    chosen = rng.choice(len(sets), size=size, p=weights / weights.sum())
+    place = rng.random(size)
+    point_errors = rng.normal(0, config.point_noise, (size, 2, 2))
+    withheld = rng.random(size) < config.point_dropout
+    state_errors = rng.normal(0, config.state_noise, (size, max(actor.state_dim, 1)))
+    lengths = np.array([len(s.frames.begins) for s in sets])
+    starts = np.minimum((place * lengths[chosen]).astype(np.int64), lengths[chosen] - 1)
+    frames = np.empty(size, np.int64)
+    for index, data in enumerate(sets):
+        frames[chosen == index] = data.frames.begins[starts[chosen == index]]
+    actions = np.zeros((len(rows), actor.chunk_size, actor.action_dim))
+    states = np.zeros((len(rows), actor.state_dim))
+    points = np.full((len(rows), 2, 2), np.nan)
+    for index, data in enumerate(sets):
+        own = np.flatnonzero(chosen[rows] == index)
+        at = frames[rows[own]]
+        actions[own] = data.statistics.action.normalise(data.frames.chunks(at, actor.chunk_size))
+        points[own] = data.frames.points[at]
+        if actor.state_dim:
+            assert data.statistics.state is not None
+            states[own] = data.statistics.state.normalise(data.frames.state[at])
+    points += point_errors[rows]
+    points[withheld[rows]] = np.nan
+    states += state_errors[rows, : actor.state_dim]
+    return Samples(chosen[rows], frames[rows], _tensor(actions), _tensor(points), _tensor(states))
 
 
-def action_loss(
-    policy: Policy,
-    data: EpisodeFrames,
-    statistics: DatasetStatistics,
-    config: ActionLossConfig,
-    streams: Streams,
-) -> Tensor:
-    """Mean squared error of the predicted noise over one batch."""
-    batch = draw(data, statistics, policy, config, config.batch_size, streams)
-    planned = round(config.batch_size * (1 - config.condition_dropout))
-    condition = policy.actor.dit.uncondition.expand(config.batch_size - planned, -1, -1)
-    if planned:
-        condition = torch.cat([_plan(policy, data, batch.frames[:planned], config), condition])
+def planned_rows(rows: NDArray[np.int64], dropout: float) -> NDArray[np.bool_]:
+    """Which rows are given the latent plan: a share of 1 - dropout, evenly spread over all rows."""
+    share = 1.0 - dropout
+    return np.floor((rows + 1) * share + 1e-9) > np.floor(rows * share + 1e-9)
 
-    def repeated(x: Tensor) -> Tensor:
-        return x.repeat(config.repeated_diffusion_steps, *([1] * (x.ndim - 1)))
 
-    clean = repeated(_diffused(policy.actor.dit, batch))
-    noise = torch.randn(clean.shape, generator=streams.torch)
-    timesteps = torch.randint(policy.actor.schedule.steps, (len(clean),), generator=streams.torch)
-    predicted = policy.actor.dit(
-        policy.actor.schedule.noised(clean, noise, timesteps),
-        timesteps,
-        repeated(condition),
-        repeated(batch.points) if policy.config.actor.num_points else None,
-        repeated(batch.states) if policy.config.actor.state_dim else None,
+@dataclass(frozen=True)
+class ActionBatch:
+    """B samples of which the first P are given the latent plan, with K draws of noise each.
+
+    `views`: uint8 [P, h, w, 3] of each camera; `reading`: the P prompts (None where P is 0);
+    `noise` [K, B, T, D] and `timesteps` [K, B]; `drafts`: samples for the draft, where there is one
+    """
+
+    views: tuple[Tensor, ...]
+    reading: Reading | None
+    actions: Tensor
+    points: Tensor
+    states: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    drafts: tuple[Tensor, Tensor, Tensor] | None = None
+    """Actions, points and states."""
+
+    @property
+    def counts(self) -> dict[str, float]:
+        """Over how many elements each loss is summed."""
+        counts: dict[str, float] = {"action": self.timesteps.numel()}
+        if self.drafts is not None:
+            counts["draft"] = self.drafts[0].numel()
+        return counts
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> ActionBatch:
+        """The same with every tensor changed: moved, pinned."""
+        reading = self.reading
+        if reading is not None:
+            mask = None if reading.mask is None else change(reading.mask)
+            reading = Reading(
+                change(reading.ids), mask, change(reading.positions), change(reading.slots)
+            )
+        drafts = None
+        if self.drafts is not None:
+            actions, points, states = self.drafts
+            drafts = (change(actions), change(points), change(states))
+        return ActionBatch(
+            tuple(change(view) for view in self.views),
+            reading,
+            change(self.actions),
+            change(self.points),
+            change(self.states),
+            change(self.noise),
+            change(self.timesteps),
+            drafts,
+        )
+
+
+def action_losses(
+    policy: Policy, batch: ActionBatch, config: ActionLossConfig
+) -> dict[str, Tensor]:
+    """Summed losses: "action", errors of the predicted noise, and "draft" where there is one.
+
+    The backbone reads each sample once; the actor alone sees every draw of noise.
+    """
+    actor, schedule = policy.actor.dit, policy.actor.schedule
+    draws, size = batch.timesteps.shape
+    unplanned = size - (len(batch.views[0]) if batch.views else 0)
+    condition = actor.uncondition.expand(unplanned, -1, -1)
+    if batch.reading is not None:
+        condition = torch.cat([_plan(policy, batch, config).to(condition.dtype), condition])
+    tokens = actor.condition(
+        condition,
+        batch.points if actor.config.num_points else None,
+        batch.states if actor.config.state_dim else None,
     )
-    errors = F.mse_loss(predicted, noise, reduction="none").mean(dim=(1, 2))
-    return (
-        errors * noise_weights(policy.actor.schedule, timesteps, config.noise_weight_cap)
-    ).mean()
-
-
-def draft_loss(
-    policy: Policy,
-    data: EpisodeFrames,
-    statistics: DatasetStatistics,
-    config: ActionLossConfig,
-    streams: Streams,
-) -> Tensor:
-    """Mean squared error of the drafted chunk over one batch."""
-    batch = draw(data, statistics, policy, config, config.draft_batch_size, streams)
-    return F.mse_loss(policy.actor.dit.drafted(batch.points, batch.states), batch.actions)
+    clean = _diffused(actor, batch).repeat(draws, 1, 1)
+    noise, timesteps = batch.noise.flatten(0, 1), batch.timesteps.flatten()
+    predicted = actor.denoise(
+        schedule.noised(clean, noise, timesteps),
+        actor.time(timesteps),
+        tokens.repeat(draws, 1, 1),
+    )
+    errors = F.mse_loss(predicted.float(), noise, reduction="none").mean(dim=(1, 2))
+    weights = noise_weights(schedule, timesteps, config.noise_weight_cap)
+    losses = {"action": (errors * weights).sum()}
+    if batch.drafts is not None:
+        actions, points, states = batch.drafts
+        losses["draft"] = F.mse_loss(
+            actor.drafted(points, states).float(), actions, reduction="sum"
+        )
+    return losses
 
 
 @torch.no_grad()
@@ -128,38 +180,36 @@ def _diffused(actor: DiT, batch: ActionBatch) -> Tensor:
     """What is diffused: the chunk, or what the draft leaves of it."""
     if not actor.config.draft_scale:
         return batch.actions
-    return (batch.actions - actor.drafted(batch.points, batch.states)) / actor.config.draft_scale
+    drafted = actor.drafted(batch.points, batch.states).float()
+    return (batch.actions - drafted) / actor.config.draft_scale
 
 
 def noise_weights(schedule: Schedule, timesteps: Tensor, cap: float) -> Tensor:
     """Loss weights [B] of timesteps [B], 1 on average over all timesteps."""
     if cap <= 0:
-        return torch.ones(len(timesteps))
+        return torch.ones(len(timesteps), device=timesteps.device)
     power = (1 - schedule.alphas_cumprod) / schedule.alphas_cumprod
     weights = 0.1 + power.clamp(max=cap)
-    return (weights / weights.mean()).float()[timesteps]
+    return (weights / weights.mean()).float().to(timesteps.device)[timesteps]
 
 
-def _plan(
-    policy: Policy, data: EpisodeFrames, frames: NDArray[np.int64], config: ActionLossConfig
-) -> Tensor:
-    planner, layers = policy.planner, policy.config.qformer
-    cameras = [torch.from_numpy(data.views[camera][frames]) for camera in policy.config.cameras]
-    samples = [list(views) for views in zip(*cameras, strict=True)]
-    with torch.set_grad_enabled(config.gradient_decay > 0 and torch.is_grad_enabled()):
-        sights = planner.see([views[: policy.config.planner.views] for views in samples])
-        prompts = [
-            planner.chat_format.prompt(planner.prompt(data.instruction(f)), sight.image_tokens)
-            for f, sight in zip(frames, sights, strict=True)
-        ]
-        reading = planner.prepare(prompts, [sight.grids for sight in sights])
-        features = torch.cat([sight.features for sight in sights])
-        hidden = planner.hidden_states(reading, features, layers.start_layer, layers.end_layer)
-    hidden = config.gradient_decay * hidden + (1 - config.gradient_decay) * hidden.detach()
+def _plan(policy: Policy, batch: ActionBatch, config: ActionLossConfig) -> Tensor:
+    """Condition tokens [P, Q, C]; of the gradient into the planner a share passes."""
+    planner, layers, decay = policy.planner, policy.config.qformer, config.gradient_decay
+    assert batch.reading is not None
+    samples = [list(views) for views in zip(*batch.views, strict=True)]
+    with torch.set_grad_enabled(decay > 0 and torch.is_grad_enabled()):
+        shown = [views[: policy.config.planner.views or None] for views in samples]
+        features = torch.cat([sight.features for sight in planner.see(shown)])
+        hidden = planner.hidden_states(
+            batch.reading, features, layers.start_layer, layers.end_layer
+        )
+    hidden = decay * hidden + (1 - decay) * hidden.detach()
     tokens, vision_mask = policy.actor.vision_expert.look(
-        [views[: policy.config.vision.views] for views in samples], policy.config.planner.image_size
+        [views[: policy.config.vision.views or None] for views in samples],
+        policy.config.planner.image_size,
     )
-    return policy.actor.condition(hidden, tokens, reading.mask, vision_mask)
+    return policy.actor.condition(hidden, tokens, batch.reading.mask, vision_mask)
 
 
 def _tensor(array: NDArray[np.floating]) -> Tensor:

@@ -1,61 +1,128 @@
-"""`internvla train`: the stages of a recipe on a generated data set."""
+"""`internvla train`: the stages of a recipe on a data set."""
 
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
-STAGES = ("stage1", "actor", "stage2")
+from internvla_ros.train.settings import STAGES, Recipe, Stage
+
+STAGE_NAMES: dict[str, tuple[Stage, ...]] = {
+    "1": ("stage1",),
+    "actor": ("actor",),
+    "2": ("stage2",),
+    "all": STAGES,
+}
+EXIT_UNFINISHED = 75  # EX_TEMPFAIL: the same command goes on
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument(
-        "--recipe", default="nano", help="name in config/train/ or a YAML file (default: nano)"
+        "recipe", nargs="?", default="nano", help="name in config/train/ or a YAML file"
     )
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder written by `internvla generate`"
+        "--data",
+        action="append",
+        default=[],
+        metavar="DIR[=WEIGHT]",
+        help="a LeRobot data set, as `internvla generate` writes it; several are mixed "
+        "(without: the folders that the recipe names)",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="run folder; each stage writes a folder in it"
+        "--held-out",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="DIR",
+        help="a data set to validate and draw predictions on",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="run folder, a folder a stage")
+    parser.add_argument("--stage", choices=tuple(STAGE_NAMES), default="all", help="what to run")
+    parser.add_argument(
+        "--stage1", type=Path, metavar="DIR", help="checkpoint of another run's stage 1 to go on"
     )
     parser.add_argument(
-        "--stage",
-        choices=(*STAGES, "all"),
-        default="all",
-        help="which stage to run (default: all, in order)",
+        "--resume", action="store_true", help="go on from the newest state, exactly"
     )
     parser.add_argument(
-        "--resume", action="store_true", help="continue the stage from its last saved state"
+        "--stop-after",
+        type=_minutes,
+        default=float("inf"),
+        metavar="MINUTES",
+        help=f"then save, and exit with {EXIT_UNFINISHED} unless all is done",
     )
     parser.add_argument(
-        "--steps", type=int, help="optimizer steps of the stage, instead of the recipe's"
+        "--set",
+        action="append",
+        default=[],
+        dest="changes",
+        metavar="KEY=VALUE",
+        help="change an entry of the recipe, e.g. stage2.loop.steps=100",
     )
-    parser.add_argument("--episodes", type=int, help="use only the first N episodes")
-    parser.add_argument("--llava", type=Path, help="a LLaVA-style JSON file to mix into stage 1")
     parser.add_argument(
-        "--unnorm-key", default="widowx_250s_tabletop", help="name of the data's statistics"
+        "--llava", action="append", default=[], help="a LLaVA-style JSON file to mix in"
     )
     parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads (default: torch's choice)"
+        "--dry-run", action="store_true", help="print model, data, memory and steps; train nothing"
     )
+    add_machine_arguments(parser)
+
+
+def add_machine_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options that change how fast, not what comes out."""
+    parser.add_argument("--device", choices=("auto", "cpu"), default="auto", help="where to train")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0: torch's choice")
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=max(0, min(8, (os.cpu_count() or 1) - 1)),
+        help="processes that prepare batches ahead",
+    )
+    parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard files too")
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the stages asked for."""
-    from internvla_ros.train.job import Job, Options
+    from dataclasses import replace
+
+    from internvla_ros.train.job import Job, Options, with_data
     from internvla_ros.train.recipe import load_recipe
 
-    stages = STAGES if args.stage == "all" else (args.stage,)
+    recipe: Recipe = load_recipe(args.recipe, args.changes)
+    folders: tuple[Path, ...] = tuple(Path(s.path) for s in recipe.data.sets if s.path)
+    if args.data:
+        recipe, folders = with_data(recipe, args.data)
+    if args.llava:
+        recipe = replace(recipe, data=replace(recipe.data, llava=tuple(args.llava)))
+    if args.dry_run:
+        from internvla_ros.train.dry_run import describe
+
+        print(describe(recipe, folders))
+        return 0
+    if len(folders) != len(recipe.data.sets) or not folders:
+        raise ValueError(
+            f"the recipe {recipe.name} makes its data itself: use `internvla recipe`, or name "
+            "folders with --data"
+        )
     options = Options(
-        data=args.data,
         out=args.out,
+        data=folders,
+        held_out=tuple(args.held_out),
         resume=args.resume,
-        steps=args.steps,
-        episodes=args.episodes,
-        llava=args.llava,
-        unnorm_key=args.unnorm_key,
+        stop_after=args.stop_after,
+        device=args.device,
         threads=args.threads,
+        workers=args.workers,
+        tensorboard=args.tensorboard,
+        stage1=args.stage1,
     )
-    Job(load_recipe(args.recipe), options, stages).run()
-    return 0
+    return 0 if Job(recipe, options, STAGE_NAMES[args.stage]).run() else EXIT_UNFINISHED
+
+
+def _minutes(text: str) -> float:
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"expected minutes above 0, found {text}")
+    return value

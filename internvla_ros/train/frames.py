@@ -1,17 +1,22 @@
-"""Recorded episodes decoded once into memory, at the sizes that the networks see."""
+"""The frames of recorded episodes, as training draws from them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
-from internvla_ros.data.lerobot import LeRobotDataset, RecordedEpisode
-from internvla_ros.model.images import resize
+from internvla_ros.data.chunks import PauseFilter
+from internvla_ros.data.lerobot import DatasetError, LeRobotDataset, RecordedEpisode
+from internvla_ros.data.statistics import readable
+from internvla_ros.train.views import DecodedViews, Views, stored_views
+
+POINT_COLUMNS = ("annotation.point.pick", "annotation.point.place")
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,12 @@ class EpisodeFrames:
     """All frames of a set of episodes, concatenated; N frames in E episodes.
 
     `views[camera]` uint8 [N, s, s, 3]; `state` [N, 10] and `action` [N, 7] in SI units; `points`
-    [N, 2, 2] (pick, place) in 0..1 of the front view; `first` and `last` [N]: the frame indices
-    that bound each frame's episode (inclusive); `records` the episodes' annotations, and
-    `record_of` [N], `row_of` [N] each frame's episode and its row there.
+    [N, 2, 2] (pick, place) in 0..1 of the front view, NaN where they are not annotated; `first` and
+    `last` [N]: the frame indices that bound each frame's episode (inclusive); `records` the
+    episodes' annotations, and `record_of` [N], `row_of` [N] each frame's episode and its row there.
     """
 
-    views: dict[str, NDArray[np.uint8]]
+    views: Mapping[str, Views]
     state: NDArray[np.float32]
     action: NDArray[np.float32]
     points: NDArray[np.float32]
@@ -34,6 +39,8 @@ class EpisodeFrames:
     record_of: NDArray[np.int64]
     row_of: NDArray[np.int64]
     stored_size: tuple[int, int]
+    begins: NDArray[np.int64]
+    """[K]: the frames that samples are drawn from: no damaged ones and, where wanted, no pauses."""
 
     def __len__(self) -> int:
         return len(self.state)
@@ -41,6 +48,11 @@ class EpisodeFrames:
     def instruction(self, frame: int) -> str:
         """The task of the episode that holds a frame."""
         return self.records[self.record_of[frame]].instruction
+
+    @property
+    def annotated(self) -> bool:
+        """Whether it is known where things are, so that conversations can be made."""
+        return bool(self.records) and POINT_COLUMNS[0] in self.records[0].columns
 
     def chunks(self, frames: NDArray[np.int64], length: int) -> NDArray[np.float32]:
         """Actions [B, length, 7] from each frame on, SI units.
@@ -55,37 +67,96 @@ class EpisodeFrames:
         return actions
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How episodes are read.
+
+    Attributes:
+        store: folder for decoded views; None: they are decoded whenever they are used.
+        episodes: so many from the first; None: all.
+        drop_pauses: no chunk begins where arm and gripper rest.
+        skip_damaged: leave damaged episodes out, and say which, instead of raising.
+        deadline: `time.monotonic()` at which to stop.
+        progress: show bars.
+    """
+
+    store: Path | None = None
+    episodes: int | None = None
+    drop_pauses: bool = False
+    skip_damaged: bool = False
+    deadline: float = math.inf
+    progress: bool = True
+
+
 def load_frames(
-    root: Path,
-    cameras: Sequence[str],
-    size: int,
-    episodes: range | None = None,
-    progress: bool = True,
+    dataset: LeRobotDataset, cameras: Sequence[str], side: int, how: Reading
 ) -> EpisodeFrames:
-    """Read the named episodes (all by default) of a dataset, with these cameras' views."""
-    dataset = LeRobotDataset(root)
-    numbers = range(len(dataset)) if episodes is None else episodes
-    records: list[RecordedEpisode] = []
-    images: dict[str, list[NDArray[np.uint8]]] = {camera: [] for camera in cameras}
-    for index in tqdm(numbers, desc=f"reading {root.name}", unit="episode", disable=not progress):
-        records.append(dataset.episode(index))
-        for camera in cameras:
-            frames = dataset.frames(index, camera)
-            images[camera].append(np.stack([resize(frame, (size, size)) for frame in frames]))
+    """Episodes of a dataset with these cameras' views of `side` px.
+
+    Raises:
+        DatasetError: a file is damaged, and not to be skipped, or nothing is left.
+        StoppedError: the time was over before all views were stored.
+    """
+    wanted = range(len(dataset) if how.episodes is None else min(how.episodes, len(dataset)))
+    columns = [name for name, kind in dataset.features.items() if kind["dtype"] != "video"]
+    told: list[str] | None = [] if how.skip_damaged else None
+    records = list(readable(dataset, wanted, columns, told))
+    if not records:
+        raise DatasetError(f"{dataset.root} has no episode that can be read")
     lengths = np.array([len(r) for r in records])
     ends = np.cumsum(lengths)
-    width, height = dataset.size("front")
-    pick = np.concatenate([r.column("annotation.point.pick") for r in records])
-    place = np.concatenate([r.column("annotation.point.place") for r in records])
+    first = np.repeat(ends - lengths, lengths)
+    record_of = np.repeat(np.arange(len(records)), lengths)
+    views: dict[str, Views] = {}
+    usable = np.ones(len(records), bool)
+    numbers = [record.index for record in records]
+    for camera in cameras:
+        if how.store is None:
+            views[camera] = DecodedViews(dataset, numbers, camera, side, first, record_of)
+            continue
+        views[camera], damaged = stored_views(
+            dataset,
+            numbers,
+            camera,
+            side,
+            how.store,
+            how.deadline,
+            how.progress,
+            how.skip_damaged,
+        )
+        usable[list(damaged)] = False
+        told = [*(told or []), *damaged.values()]
+    for line in told or []:
+        print(f"left out: {line}", file=sys.stderr)
+    moving = np.concatenate([_moving(r, how.drop_pauses) for r in records])
+    size = dataset.size("front") if "front" in dataset.cameras else (1, 1)
     return EpisodeFrames(
-        views={camera: np.concatenate(parts) for camera, parts in images.items()},
+        views=views,
         state=np.concatenate([r.state for r in records]).astype(np.float32),
         action=np.concatenate([r.action for r in records]).astype(np.float32),
-        points=(np.stack([pick, place], axis=1) / (width, height)).astype(np.float32),
-        first=np.repeat(ends - lengths, lengths),
+        points=_points(records, size),
+        first=first,
         last=np.repeat(ends - 1, lengths),
         records=tuple(records),
-        record_of=np.repeat(np.arange(len(records)), lengths),
+        record_of=record_of,
         row_of=np.concatenate([np.arange(n) for n in lengths]),
-        stored_size=(width, height),
+        stored_size=size,
+        begins=np.flatnonzero(moving & usable[record_of]),
     )
+
+
+def _moving(record: RecordedEpisode, drop_pauses: bool) -> NDArray[np.bool_]:
+    """Frames at which a chunk may begin."""
+    if not drop_pauses:
+        return np.ones(len(record), bool)
+    return ~PauseFilter().pauses(record.action)
+
+
+def _points(records: Sequence[RecordedEpisode], size: tuple[int, int]) -> NDArray[np.float32]:
+    rows = [
+        np.stack([r.columns[name] for name in POINT_COLUMNS], axis=1)
+        if all(name in r.columns for name in POINT_COLUMNS)
+        else np.full((len(r), 2, 2), np.nan)
+        for r in records
+    ]
+    return (np.concatenate(rows) / size).astype(np.float32)

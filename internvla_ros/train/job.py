@@ -2,139 +2,257 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from internvla_ros.data.lerobot import LeRobotDataset
-from internvla_ros.data.normalisation import DatasetStatistics, dataset_statistics
-from internvla_ros.data.snapshots import read_snapshots
+from internvla_ros.model.checkpoint import read_checkpoint
 from internvla_ros.model.nano import IMAGE_SIZE
 from internvla_ros.model.policy import Policy
-from internvla_ros.train.conversations import Mixture, Source
-from internvla_ros.train.frames import EpisodeFrames, load_frames
-from internvla_ros.train.loop import STATE_FILE, TrainingError
-from internvla_ros.train.recipe import Recipe
-from internvla_ros.train.sources import (
-    EpisodeSource,
-    LlavaSource,
-    SnapshotSource,
-    object_names,
-    template_phrases,
+from internvla_ros.train.batches import Share
+from internvla_ros.train.corpus import Corpus, Library, load_corpus
+from internvla_ros.train.errors import StoppedError, TrainingError
+from internvla_ros.train.hardware import accelerator
+from internvla_ros.train.loop import LATEST, Loop, LoopOptions, Objective
+from internvla_ros.train.network import new_policy, restart
+from internvla_ros.train.objectives import stage_one, stage_two
+from internvla_ros.train.recipe import differences, load_recipe, write_recipe
+from internvla_ros.train.settings import (
+    STAGES,
+    DataConfig,
+    DataSet,
+    LoopConfig,
+    ModelConfig,
+    Recipe,
+    Stage,
 )
-from internvla_ros.train.stages import Run, adopt_actor, new_policy, stage_one, stage_two
+from internvla_ros.train.states import States
 
-LLAVA_WEIGHT = 0.2
-"""Of a LLaVA-style file, beside all the rest."""
+RECIPE_FILE = "recipe.yaml"
+DONE_FILE = "done"
+RELEASED_SIDE = 224
+VIEWS = "views"
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a user may set beside the recipe."""
+    """What a user may set beside the recipe.
 
-    data: Path
+    `data` and `held_out` are folders of the recipe's sets, in its order; `stop_after` minutes.
+    """
+
     out: Path
+    data: tuple[Path, ...]
+    held_out: tuple[Path, ...] = ()
     resume: bool = False
-    steps: int | None = None
-    episodes: int | None = None
-    llava: Path | None = None
-    unnorm_key: str = "widowx_250s_tabletop"
+    stop_after: float = math.inf
+    device: str = "auto"
     threads: int = 0
+    workers: int = 0
+    tensorboard: bool = False
+    stage1: Path | None = None
+    """Where stage 1's checkpoint is, when it is another run's."""
 
 
 class Job:
-    """The data of one call, read once, and the stages on it, each in a folder of its name."""
+    """The stages of a recipe on its data, each in a folder of its name."""
 
-    def __init__(self, recipe: Recipe, options: Options, stages: Sequence[str]) -> None:
-        if options.steps is not None and len(stages) > 1:
-            raise TrainingError("--steps needs one --stage")
-        self.options = options
-        self.recipe = recipe
-        self.stages = stages
-        self.root = options.data
-        self.cameras = ("front", "wrist") if "stage2" in stages else ("front",)
-        self._frames: EpisodeFrames | None = None
-        self._source: Source | None = None
+    def __init__(self, recipe: Recipe, options: Options, stages: Sequence[Stage]) -> None:
+        self.recipe, self.options = recipe, options
+        self.stages = [stage for stage in STAGES if stage in stages and stage in recipe.stages]
+        if not self.stages:
+            raise TrainingError(
+                f"the recipe {recipe.name} has the stages {', '.join(recipe.stages)} only"
+            )
+        if len(options.data) != len(recipe.data.sets):
+            raise TrainingError(
+                f"{len(options.data)} folders of data for {len(recipe.data.sets)} sets"
+            )
+        self.deadline = time.monotonic() + 60 * options.stop_after
 
-    def run(self) -> None:
-        """Run the stages in their order."""
+    def run(self) -> bool:
+        """Run the stages in their order; False where the time was over before they were done."""
         if self.options.threads:
             torch.set_num_threads(self.options.threads)
+        self._remember()
         for stage in self.stages:
-            folder = self.options.out / stage
-            if not self.options.resume and (folder / STATE_FILE).exists():
-                raise TrainingError(
-                    f"{folder} holds a run already; add --resume or choose another --out"
-                )
-            run = Run(folder, self.options.resume, self.options.steps)
-            {"stage1": self.stage1, "actor": self.actor, "stage2": self.stage2}[stage](run)
-            print(f"{stage}: checkpoint in {run.checkpoint}")
+            try:
+                if not self._stage(stage):
+                    return False
+            except StoppedError:
+                return False
+        return True
 
-    def stage1(self, run: Run) -> None:
-        """Grounding from scratch (or from where it stopped)."""
-        policy = self._policy(self.options.out / "stage1" / "checkpoint") if run.resume else None
-        if policy is None:
-            statistics = {self.options.unnorm_key: self._statistics()}
-            policy = new_policy(
-                self.source, template_phrases(), statistics, self.recipe.stage1.loop.seed
-            )
-        stage_one(policy, self.recipe.stage1, self.source, object_names(), run)
+    def _remember(self) -> None:
+        """Keep the recipe with the run, and say where it differs from the one begun with."""
+        path = self.options.out / RECIPE_FILE
+        if path.is_file() and self.options.resume:
+            for line in differences(load_recipe(path), self.recipe):
+                print(f"other than when this run began: {line}", file=sys.stderr)
+        write_recipe(path, self.recipe)
 
-    def actor(self, run: Run) -> None:
-        """The actor on points and state alone."""
-        policy, recipe = self._needed("stage1"), self.recipe
-        blind = load_frames(self.root, (), 0, self._episodes)
-        stage_two(policy, recipe.actor, blind, None, run, recipe.stage1.coordinate_sigma)
-
-    def stage2(self, run: Run) -> None:
-        """Everything together, from the results of the two before."""
-        policy = self._needed("stage1")
-        warm = self.options.out / "actor" / "checkpoint"
-        if warm.is_dir():
-            adopt_actor(policy, warm)
-        recipe = self.recipe
-        stage_two(
-            policy, recipe.stage2, self.frames, self.source, run, recipe.stage1.coordinate_sigma
-        )
-
-    def _needed(self, stage: str) -> Policy:
-        policy = self._policy(self.options.out / stage / "checkpoint")
-        if policy is None:
+    def _stage(self, stage: Stage) -> bool:
+        folder, config = self.options.out / stage, self.recipe.loop(stage)
+        if not self.options.resume and (States(folder, 1).steps() or is_done(folder, config)):
             raise TrainingError(
-                f"{self.options.out} has no checkpoint of {stage} yet; run --stage {stage} first"
+                f"{folder} holds a run already; add --resume or choose another --out"
             )
-        return policy
+        if is_done(folder, config):
+            print(f"{stage}: done already, {folder / LATEST}")
+            return True
+        hardware = accelerator(self.recipe.model.precision, config.accumulate, self.options.device)
+        share = Share(
+            config.seed, config.accumulate, hardware.num_processes, hardware.process_index
+        )
+        objective = {"stage1": self._stage1, "actor": self._actor, "stage2": self._stage2}[stage](
+            share
+        )
+        options = LoopOptions(self.options.workers, self.options.tensorboard, self.deadline)
+        loop = Loop(objective, config, folder, hardware, options)
+        if self.options.resume and loop.resume() and hardware.is_main_process:
+            print(f"{stage}: going on at step {loop.step}")
+        finished = loop.run()
+        hardware.wait_for_everyone()
+        if hardware.is_main_process:
+            if finished:
+                (folder / DONE_FILE).write_text(f"{config.steps}\n")
+            words = "checkpoint" if finished else f"stopped at step {loop.step}, so far"
+            print(f"{stage}: {words} in {folder / LATEST}")
+        hardware.free_memory()
+        return finished
 
-    @staticmethod
-    def _policy(folder: Path) -> Policy | None:
-        return Policy.from_pretrained(folder) if folder.is_dir() else None
+    def _stage1(self, share: Share) -> Objective:
+        recipe, config = self.recipe, self.recipe.stage1
+        assert config is not None
+        cameras = recipe.model.cameras[:1]
+        corpus, held_out = self._corpora(cameras, config.episode_weight)
+        policy = self._begun("stage1", corpus) or new_policy(
+            recipe.model, corpus.source, corpus.names, corpus.statistics, config.loop.seed
+        )
+        return stage_one(policy, recipe.model, config, corpus, held_out, share)
 
-    def _statistics(self) -> DatasetStatistics:
-        return dataset_statistics(LeRobotDataset(self.root), self._episodes)
+    def _actor(self, share: Share) -> Objective:
+        recipe, config = self.recipe, self.recipe.actor
+        assert config is not None
+        if config.grounding_batch_size or config.action.condition_dropout < 1:
+            raise TrainingError("the actor's warm-up sees nothing: condition_dropout must be 1")
+        corpus, held_out = self._corpora(())
+        policy = self._begun("actor", corpus) or self._before(corpus)
+        return stage_two(policy, recipe.model, config, corpus, held_out, share, 0.0)
 
-    @property
-    def _episodes(self) -> range | None:
-        return None if self.options.episodes is None else range(self.options.episodes)
+    def _stage2(self, share: Share) -> Objective:
+        recipe, config = self.recipe, self.recipe.stage2
+        corpus, held_out = self._corpora(recipe.model.cameras)
+        policy = self._begun("stage2", corpus)
+        if policy is None:
+            policy = self._before(corpus)
+            if recipe.actor is not None:
+                self._take_warm_actor(policy)
+        sigma = 0.0 if recipe.stage1 is None else recipe.stage1.coordinate_sigma
+        return stage_two(policy, recipe.model, config, corpus, held_out, share, sigma)
 
-    @property
-    def frames(self) -> EpisodeFrames:
-        """All frames of the data set, decoded at the first use."""
-        if self._frames is None:
-            self._frames = load_frames(self.root, self.cameras, IMAGE_SIZE, self._episodes)
-        return self._frames
+    def _begun(self, stage: Stage, corpus: Corpus) -> Policy | None:
+        """What the stage wrote last; its weights are then replaced by those of its state."""
+        folder = self.options.out / stage / LATEST
+        if not self.options.resume or not folder.is_dir():
+            return None
+        return restart(folder, corpus.statistics)
 
-    @property
-    def source(self) -> Source:
-        """The mixture of conversations."""
-        if self._source is None:
-            size, share = (IMAGE_SIZE, IMAGE_SIZE), self.recipe.stage1.episode_weight
-            parts: list[tuple[Source, float]] = [(EpisodeSource(self.frames, "front", size), share)]
-            snapshots = self.options.data / "snapshots"
-            if snapshots.is_dir():
-                parts.append((SnapshotSource(read_snapshots(snapshots), size), 1 - share))
-            if self.options.llava is not None:
-                parts.append((LlavaSource(self.options.llava, size), LLAVA_WEIGHT))
-            self._source = Mixture(parts)
-        return self._source
+    def _take_warm_actor(self, policy: Policy) -> None:
+        warm = self.options.out / "actor" / LATEST
+        if not warm.is_dir():
+            raise TrainingError(f"{warm} is missing; run --stage actor first")
+        policy.actor.dit.load_state_dict(restart(warm, None).actor.dit.state_dict())
+
+    def _before(self, corpus: Corpus) -> Policy:
+        """Stage 1's result with the data's statistics, or a new policy without a stage 1."""
+        recipe = self.recipe
+        if recipe.stage1 is None:
+            model, seed = recipe.model, recipe.stage2.loop.seed
+            talking = corpus
+            if not corpus.talkers and model.size == "nano" and not model.start:
+                talking = self._corpora(model.cameras[:1])[0]
+            source = talking.source if talking.talkers else None
+            return new_policy(model, source, talking.names, corpus.statistics, seed)
+        folder = self.options.stage1 or self.options.out / "stage1" / LATEST
+        if not folder.is_dir():
+            raise TrainingError(f"{folder} is missing; run --stage 1 first")
+        return restart(folder, corpus.statistics)
+
+    def _corpora(
+        self, cameras: Sequence[str], episode_weight: float = 0.5
+    ) -> tuple[Corpus, Corpus | None]:
+        """What is trained on, and what is only looked at."""
+        side = image_side(self.recipe.model)
+        data, store = self.recipe.data, None
+        if data.stored_views:
+            store = self.options.out / VIEWS
+        library = Library(data, self.options.data, store, self.deadline)
+        corpus = load_corpus(library, cameras, (side, side), episode_weight)
+        if not self.options.held_out:
+            return corpus, None
+        return corpus, load_corpus(self._held_out(library), cameras, (side, side))
+
+    def _held_out(self, library: Library) -> Library:
+        """All episodes of the held-out folders."""
+        own = {s.name: s for s in library.config.sets}
+        sets = [
+            replace(
+                own.get(path.name, DataSet(path.name)),
+                name=f"held_out_{path.name}",
+                path=str(path),
+                episodes=0,
+                snapshots=0,
+            )
+            for path in self.options.held_out
+        ]
+        config = DataConfig(sets=tuple(sets))
+        return replace(library, config=config, folders=self.options.held_out)
+
+
+def image_side(model: ModelConfig) -> int:
+    """Pixels of the square that every view is resized to."""
+    if not model.start:
+        return IMAGE_SIZE if model.size == "nano" else RELEASED_SIDE
+    size = read_checkpoint(model.start).config.planner.image_size
+    if size is None or size[0] != size[1]:
+        raise TrainingError(f"{model.start} does not see square views, as training needs")
+    return size[0]
+
+
+def is_done(folder: Path, config: LoopConfig) -> bool:
+    """Whether a stage has been trained to its last step."""
+    try:
+        return int((folder / DONE_FILE).read_text()) >= config.steps
+    except (OSError, ValueError):
+        return False
+
+
+def with_data(recipe: Recipe, folders: Sequence[str]) -> tuple[Recipe, tuple[Path, ...]]:
+    """A recipe on the folders that the user names ("DIR" or "DIR=WEIGHT"), and those folders."""
+    sets = []
+    for entry in folders:
+        path, equals, weight = entry.rpartition("=")
+        path, share = (path, _weight(entry, weight)) if equals else (entry, 1.0)
+        name = Path(path).resolve().name
+        sets.append(DataSet(name, path=path, weight=share))
+    if len({s.name for s in sets}) != len(sets):
+        raise TrainingError("two folders of data have the same name")
+    return replace(recipe, data=replace(recipe.data, sets=tuple(sets))), tuple(
+        Path(s.path) for s in sets
+    )
+
+
+def _weight(entry: str, text: str) -> float:
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not weight >= 0:
+        raise TrainingError(f"--data {entry}: the weight after = must be a number, not {text!r}")
+    return weight

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import math
 import re
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from internvla_ros.data.episode import Frame
 from internvla_ros.data.grounding import Centres, GroundingFrame, conversation, read_llava
 from internvla_ros.data.images import read_image
+from internvla_ros.data.snapshots import read_snapshots, snapshot_count
 from internvla_ros.model.images import resize
-from internvla_ros.sim.scene import COLOURS, MOVABLES, RECEPTACLES, TEMPLATES
+from internvla_ros.sim.scene import RECEPTACLES, TEMPLATES
 from internvla_ros.spatial import prompts
 from internvla_ros.spatial.types import Turn
 from internvla_ros.train.conversations import Conversation
 from internvla_ros.train.dense import Labelled
+from internvla_ros.train.errors import StoppedError
 from internvla_ros.train.frames import EpisodeFrames
 
 TASK_FIRST = 0.7
@@ -29,11 +36,6 @@ as long as three boxes, and sequences of one length waste no padding."""
 
 REFERRED = 3
 """Objects asked for by name in each conversation."""
-
-
-def object_names() -> list[str]:
-    """Every name that the simulator gives to objects."""
-    return [f"{colour} {kind}" for colour in COLOURS for kind in (*MOVABLES, *RECEPTACLES)]
 
 
 def template_phrases() -> list[str]:
@@ -82,31 +84,80 @@ class EpisodeSource:
 
     def __call__(self, rng: np.random.Generator) -> Conversation:
         """One frame and a conversation about it."""
-        index = int(rng.integers(len(self.frames)))
+        index = int(self.frames.begins[rng.integers(len(self.frames.begins))])
         record = self.frames.records[self.frames.record_of[index]]
         known = GroundingFrame.from_episode(
             record, int(self.frames.row_of[index]), self.frames.stored_size
         )
-        return _talk(self.frames.views[self.camera][index], known, rng, self.size)
+        image = self.frames.views[self.camera][np.array([index])][0]
+        return _talk(image, known, rng, self.size)
 
 
 class SnapshotSource:
-    """Snapshots, each time under another task that the scene allows."""
+    """Snapshots, each time under another task that the scene allows.
 
-    def __init__(self, frames: Iterable[Frame], size: tuple[int, int]) -> None:
+    Their pictures are decoded once, into a file uint8[N, h, w, 3] in the folder `store`.
+    """
+
+    def __init__(
+        self, snapshots: Path, size: tuple[int, int], store: Path, deadline: float = math.inf
+    ) -> None:
         self.size = size
-        self.images: list[NDArray[np.uint8]] = []
-        self.known: list[GroundingFrame] = []
-        for frame in frames:
-            self.images.append(resize(frame.front, size))
-            self.known.append(GroundingFrame.from_frame(frame))
+        self.images, self.known = _stored_snapshots(snapshots, size, store, deadline)
         self.centres = Centres.fit(self.known)
+
+    def __len__(self) -> int:
+        return len(self.known)
 
     def __call__(self, rng: np.random.Generator) -> Conversation:
         """One snapshot and a conversation about it."""
-        index = int(rng.integers(len(self.images)))
+        index = int(rng.integers(len(self.known)))
         known = retasked(self.known[index], self.centres, rng)
         return _talk(self.images[index], known, rng, self.size)
+
+
+def _stored_snapshots(
+    folder: Path, size: tuple[int, int], store: Path, deadline: float
+) -> tuple[NDArray[np.uint8], list[GroundingFrame]]:
+    """The pictures at this size, mapped into memory, and what is known about each.
+
+    Raises StoppedError when `time.monotonic()` passes the deadline before they are complete.
+    """
+    path = store / f"snapshots_{size[0]}x{size[1]}.npy"
+    notes = path.with_suffix(".jsonl")
+    count = snapshot_count(folder)
+    if not notes.is_file() or sum(1 for _ in notes.open()) != count:
+        store.mkdir(parents=True, exist_ok=True)
+        shape = (count, size[1], size[0], 3)
+        target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        lines = []
+        bar = tqdm(read_snapshots(folder), total=count, desc="reading snapshots", leave=False)
+        for index, frame in enumerate(bar):
+            target[index] = resize(frame.front, size)
+            lines.append(_note(GroundingFrame.from_frame(frame)))
+            if time.monotonic() >= deadline:
+                raise StoppedError
+        target.flush()
+        temporary = notes.with_name(notes.name + ".writing")
+        temporary.write_text("".join(lines))
+        temporary.replace(notes)
+    known = [_known(json.loads(line)) for line in notes.open()]
+    return np.lib.format.open_memmap(path, mode="r"), known
+
+
+_ARRAYS = ("boxes", "pick_point", "place_point")
+
+
+def _note(frame: GroundingFrame) -> str:
+    values = {f.name: getattr(frame, f.name) for f in dataclasses.fields(frame)}
+    plain = {k: np.asarray(v).tolist() if k in _ARRAYS else v for k, v in values.items()}
+    return json.dumps(plain) + "\n"
+
+
+def _known(values: dict[str, Any]) -> GroundingFrame:
+    arrays = {k: np.array(values[k], np.float32) for k in _ARRAYS}
+    arrays["boxes"] = arrays["boxes"].reshape(-1, 4)
+    return GroundingFrame(**{**values, **arrays, "objects": tuple(values["objects"])})
 
 
 class LlavaSource:
