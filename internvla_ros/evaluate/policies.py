@@ -14,10 +14,13 @@ from numpy.typing import NDArray
 
 from internvla_ros.evaluate.foresight import Foreseen
 from internvla_ros.evaluate.run import Decision, SceneRun
+from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.serving.protocol import is_remote
 from internvla_ros.sim.engine import action_between
 from internvla_ros.sim.expert import Expert
+from internvla_ros.sim.task_expert import TaskExpert
+from internvla_ros.sim.task_world import TaskWorld
 from internvla_ros.sim.world import World
 from internvla_ros.spatial.types import SpatialAnswer
 
@@ -89,18 +92,34 @@ class ExpertPolicy:
 
     def _chunk(self, run: SceneRun) -> Array:
         """Actions [T, 7] in the robot's own convention: in SI units, 1 for an open gripper."""
+        measured = self._embodiment.action.anchor == "measured"
+        pose = run.world.tip_pose() if measured else run.commanded
+        if isinstance(run.world, TaskWorld):
+            return self._task_chunk(run, run.world, pose)
+        assert isinstance(run.world, World)
         if "expert" not in run.memory:
             run.memory["expert"] = Expert(self._embodiment)
             run.memory["expert"].reset(run.world)
         expert: Expert = run.memory["expert"]
-        measured = self._embodiment.action.anchor == "measured"
-        pose = run.world.tip_pose() if measured else run.commanded
         world, foreseen, actions = run.world, Foreseen(run.world), []
         for _ in range(self._embodiment.chunk_size):
             wanted, gripper, _, _ = expert.act(world, pose)
-            actions.append(action_between(pose, wanted, float(gripper > 0.0)))
+            actions.append(action_between(pose, wanted, gripper))
             foreseen.go_on(wanted, gripper)
             pose, expert, world = wanted, copy.copy(expert), cast(World, foreseen)
+        return np.array(actions)
+
+    def _task_chunk(self, run: SceneRun, world: TaskWorld, pose: Pose) -> Array:
+        """As `_chunk`, as if the world stood still meanwhile."""
+        if "expert" not in run.memory:
+            run.memory["expert"] = TaskExpert(self._embodiment)
+            run.memory["expert"].reset(world)
+        expert: TaskExpert = run.memory["expert"]
+        actions = []
+        for _ in range(self._embodiment.chunk_size):
+            wanted, gripper, _, _ = expert.act(world, pose)
+            actions.append(action_between(pose, wanted, float(gripper > 0.0)))
+            pose, expert = wanted, copy.copy(expert)
         return np.array(actions)
 
 

@@ -149,9 +149,12 @@ def state_vector(tip: Pose, opening: float) -> NDArray[np.float64]:
 
 
 def action_between(start: Pose, end: Pose, gripper: float) -> NDArray[np.float64]:
-    """The action [7] that leads from one commanded pose to the next (base frame, rpy)."""
+    """The action [7] that leads from one commanded pose to the next (base frame, rpy).
+
+    Its gripper number is 0 for closed and 1 for open, however far (`gripper`, 0..1) that is.
+    """
     turn = matrix_to_rpy(end.rotation @ start.rotation.T)
-    return np.concatenate([end.position - start.position, turn, [gripper]])
+    return np.concatenate([end.position - start.position, turn, [float(gripper > 0.0)]])
 
 
 def pushed(
