@@ -213,7 +213,7 @@ class InternEpisode:
         rotation = self._rotation("action")
         earlier = Rotation.concatenate([self._rotation("state")[:1], rotation[:-1]])
         turn = (rotation * earlier.inv()).as_euler("xyz")
-        opened = self.recorded.column("action.gripper_close") < 0
+        opened = self.recorded.column("action.gripper_close").reshape(-1, 1) < 0
         return np.hstack([position - before, turn, opened])
 
     def images(self, camera: str) -> NDArray[np.uint8] | None:

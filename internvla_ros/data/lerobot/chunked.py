@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from internvla_ros.data.lerobot import layout
 from internvla_ros.data.lerobot.layout import DatasetError
 from internvla_ros.data.lerobot.places import JSON_PREFIX, STATS_PREFIX
-from internvla_ros.data.lerobot.reader import LeRobotDataset
+from internvla_ros.data.lerobot.reader import LeRobotDataset, unwrapped
 from internvla_ros.data.lerobot.remux import VideoJoiner
 
 
@@ -51,7 +51,7 @@ def write_chunked(
     try:
         for index in numbers:
             length = int(dataset.episodes[index]["length"])
-            row = data.write(dataset.rows(index, columns))
+            row = data.write(unwrapped(dataset.rows(index, columns), kept))
             for key, joiner in videos.items():
                 joined = joiner.add(dataset.video_path(index, key), length)
                 row[f"videos/{key}/chunk_index"] = joined.file // chunks

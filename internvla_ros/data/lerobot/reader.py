@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from internvla_ros.data.episode import Episode
@@ -238,11 +239,30 @@ def _read_info(path: Path) -> dict[str, Any]:
     return info
 
 
+def unwrapped(table: pa.Table, features: Mapping[str, Any]) -> pa.Table:
+    """Lists of one number as numbers, where the shape is [1]: what LeRobot's own reader demands.
+
+    Some datasets (InternData-M1) store lists there.
+    """
+    for place, name in enumerate(table.column_names):
+        column = table[name]
+        alone = list(features.get(name, {}).get("shape", ())) == [1]
+        if alone and _is_list(column.type) and not pa.types.is_nested(column.type.value_type):
+            values = pc.list_flatten(column)
+            if len(values) == len(column):
+                table = table.set_column(place, name, values)
+    return table
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return bool(pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind))
+
+
 def to_array(column: pa.ChunkedArray) -> NDArray[Any]:
     """[T] for scalars, [T, n] for lists of one length, objects for everything else."""
     array = column.combine_chunks()
     kind = array.type
-    if not (pa.types.is_list(kind) or pa.types.is_fixed_size_list(kind)):
+    if not _is_list(kind):
         return array.to_numpy(zero_copy_only=False)
     values = array.flatten()
     regular = len(array) > 0 and array.null_count == 0 and len(values) % len(array) == 0

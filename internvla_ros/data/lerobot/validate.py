@@ -106,6 +106,8 @@ def _shape_problems(name: str, values: NDArray[Any], feature: Mapping[str, Any])
         if feature["dtype"] not in ("binary", "string", "image"):
             yield f"{name} has rows of different lengths"
         return
+    if list(shape) == [1] and values.ndim > 1:
+        yield f"{name} holds lists of one number, where LeRobot's reader wants numbers: convert it"
     width = int(np.prod(values.shape[1:]))
     if width != int(np.prod(shape)):
         yield f"{name} has {width} numbers a row where its shape is {list(shape)}"
