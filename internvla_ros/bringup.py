@@ -223,6 +223,8 @@ def _own(options: Options) -> Iterator[NodeSpec]:
     policy = {**managed, "policy": options.policy, "checkpoint": options.checkpoint}
     seeded = {**policy, "seed": options.seed}
     arm = {**managed, "motion": options.motion, **_gripper(options)}
+    if options.motion == "interbotix" and options.namespace:
+        arm["interbotix_namespace"] = options.namespace
     topics = camera_topics(options)
     controller = {"arm_controller/joint_trajectory": f"{options.arm_controller}/joint_trajectory"}
     renamed = controller if options.arm_controller != "arm_controller" else {}

@@ -147,6 +147,12 @@ def test_a_robot_without_ros_drivers_comes_up_with_ours() -> None:
     assert named(replace(FR3, hardware="trossen_arm"))["driver"].parameters["driver"] == "widowx_ai"
 
 
+def test_an_interbotix_driver_is_in_the_namespace_of_the_graph() -> None:
+    options = Options(sim="none", motion="interbotix", namespace="/wx250s")
+    assert named(options)["arm"].parameters["interbotix_namespace"] == "/wx250s"
+    assert "interbotix_namespace" not in named(replace(options, namespace=""))["arm"].parameters
+
+
 def test_controllers_of_other_names() -> None:
     nodes = named(Options(sim="none", arm_controller="fr3_arm", gripper_action="hand/grip"))
     assert nodes["arm"].remappings == {

@@ -23,6 +23,7 @@ import yaml
 
 from internvla_ros.bringup import Options
 from internvla_ros.cli import COMMANDS, command_parser
+from internvla_ros.resources import PACKAGE
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -152,9 +153,9 @@ def check_pip(words: list[str]) -> None:
 
 
 def check_ros2(words: list[str]) -> None:
-    if words[0] == "launch":
+    if words[0] == "launch" and words[1] == PACKAGE:
         check_launch(words[2:])
-    elif words[0] == "run" and words[1] == "internvla_ros":
+    elif words[0] == "run" and words[1] == PACKAGE:
         check_run(words[2:])
     elif words[0] in ("service", "topic", "action"):
         page = (ROOT / "docs" / "interfaces.md").read_text()
