@@ -22,6 +22,7 @@ from internvla_ros.evaluate.policies import POINTS, fingerprint
 from internvla_ros.evaluate.report import Report
 from internvla_ros.evaluate.simpler import cli as simpler
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment, robot_choices
+from internvla_ros.sim.splits import SPLITS
 
 if TYPE_CHECKING:
     from internvla_ros.evaluate.tabletop import TableTop
@@ -79,7 +80,14 @@ def _add_tabletop(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scenes", type=_count, default=100, help="number of scenes")
     parser.add_argument("--robot", default="widowx_250s", help=robot_choices())
-    parser.add_argument("--max-seconds", type=float, default=25.0, help="simulated, a scene")
+    parser.add_argument(
+        "--suite",
+        choices=tuple(SPLITS),
+        help="tasks of many families; none: 'put the A on/in the B' alone",
+    )
+    parser.add_argument(
+        "--max-seconds", type=float, default=25.0, help="simulated, a scene; in a suite, a step"
+    )
     parser.add_argument("--delay", type=float, default=0.1, help="s from view to chunk, simulated")
     parser.add_argument("--points", choices=POINTS, default="predicted", help="given to the actor")
     parser.add_argument(
@@ -139,6 +147,7 @@ def _tabletop(args: argparse.Namespace) -> Report:
         max_seconds=args.max_seconds,
         delivery=_delivery(args, embodiment),
         record=None if args.record is None else Path(args.record),
+        suite=args.suite,
     )
     labels = _labels(args)
     with ExitStack() as stack:

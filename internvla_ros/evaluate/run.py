@@ -22,8 +22,9 @@ from internvla_ros.motion.collision import CollisionModel
 from internvla_ros.motion.se3 import Pose, distance, rot6d
 from internvla_ros.motion.servo import EmbeddedServo
 from internvla_ros.robots.embodiment import Embodiment
+from internvla_ros.sim.robot_world import RobotWorld
 from internvla_ros.sim.scene import Scene, arm_kinematics
-from internvla_ros.sim.world import World
+from internvla_ros.sim.task_scene import TaskScene
 from internvla_ros.spatial.types import SpatialAnswer
 
 Array = NDArray[np.float64]
@@ -87,7 +88,7 @@ class SceneRun:
         delivery: how chunks reach the arm.
     """
 
-    def __init__(self, world: World, delivery: Delivery) -> None:
+    def __init__(self, world: RobotWorld, delivery: Delivery) -> None:
         self.world = world
         self.embodiment: Embodiment = world.embodiment
         self._delivery = delivery
@@ -109,7 +110,7 @@ class SceneRun:
         """The policy's own, emptied at every start."""
         self.index = -1
 
-    def start(self, index: int, scene: Scene) -> None:
+    def start(self, index: int, scene: Scene | TaskScene) -> None:
         """Lay out a scene and be ready for chunks."""
         self.index, self.scene = index, scene
         self.outcome = Outcome()
@@ -142,9 +143,8 @@ class SceneRun:
 
     def true_points(self, camera: str) -> Array:
         """Pixels [2, 2] of the object to move and of its destination."""
-        spec, task = self.embodiment.camera(camera), self.scene.task
-        places = np.array([self.world.object_position(n) for n in (task.pick, task.place)])
-        return self.world.project(places, camera, spec.width, spec.height)
+        spec = self.embodiment.camera(camera)
+        return self.world.project(self.world.task_points(), camera, spec.width, spec.height)
 
     def commitment(self) -> tuple[Array, int] | None:
         """What a chunk observed now has to go on from, for real-time chunking; else None.

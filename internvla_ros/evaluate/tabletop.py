@@ -16,7 +16,11 @@ from internvla_ros.evaluate.policies import Policy
 from internvla_ros.evaluate.report import Proportion, Report
 from internvla_ros.evaluate.run import Decision, Delivery, SceneRun
 from internvla_ros.robots.embodiment import Embodiment
+from internvla_ros.sim.sampling import Sampler
 from internvla_ros.sim.scene import Scene, sample_scene
+from internvla_ros.sim.splits import load_split
+from internvla_ros.sim.task_scene import TaskScene
+from internvla_ros.sim.task_world import TaskWorld
 from internvla_ros.sim.world import World
 
 if TYPE_CHECKING:
@@ -36,6 +40,8 @@ class TableTop:
         max_seconds: simulated time after which a scene is given up.
         delivery: how chunks reach the arm.
         record: folder for a film and a bag of every scene, None for none.
+        suite: the split that scenes are drawn from, see `sim.splits`; None: "put the A on/in the
+            B" alone. `max_seconds` is then for each step of a task.
 
     Raises:
         ValueError: a number that makes no sense.
@@ -47,8 +53,11 @@ class TableTop:
     max_seconds: float = 25.0
     delivery: Delivery = field(default_factory=Delivery)
     record: Path | None = None
+    suite: str | None = None
 
     def __post_init__(self) -> None:
+        if self.suite is not None:
+            load_split(self.suite)
         if self.scenes < 1 or self.batch < 1 or self.seed < 0:
             raise ValueError("tabletop: scenes and batch must be at least 1, the seed at least 0")
         if not self.max_seconds > 0.0 or not self.delivery.delay >= 0.0:
@@ -59,6 +68,19 @@ def held_out_scene(seed: int, index: int, embodiment: Embodiment) -> Scene:
     """Scene number `index` of a seed; no data set is ever drawn from the same stream."""
     rng = np.random.default_rng(np.random.SeedSequence((seed, _SEED_STREAM, index)))
     return sample_scene(rng, embodiment)
+
+
+def scene_source(embodiment: Embodiment, plan: TableTop) -> Callable[[int], Scene | TaskScene]:
+    """The scenes of a plan by their numbers; no data set is ever drawn from the same stream."""
+    if plan.suite is None:
+        return lambda index: held_out_scene(plan.seed, index, embodiment)
+    sampler, split = Sampler(embodiment), load_split(plan.suite)
+
+    def scene(index: int) -> TaskScene:
+        path = (plan.seed, _SEED_STREAM, index, *plan.suite.encode())  # type: ignore[union-attr]
+        return sampler.sample(np.random.default_rng(np.random.SeedSequence(path)), split)
+
+    return scene
 
 
 def run_tabletop(
@@ -112,7 +134,8 @@ def tabletop_settings(embodiment: Embodiment, plan: TableTop) -> dict[str, Any]:
 
 def scene_runs(embodiment: Embodiment, plan: TableTop) -> list[SceneRun]:
     """As many worlds as scenes are worked on at the same time; they can be used again."""
-    return [SceneRun(World(embodiment), plan.delivery) for _ in range(min(plan.batch, plan.scenes))]
+    kind = World if plan.suite is None else TaskWorld
+    return [SceneRun(kind(embodiment), plan.delivery) for _ in range(min(plan.batch, plan.scenes))]
 
 
 def scene_rows(
@@ -120,13 +143,14 @@ def scene_rows(
 ) -> Iterator[dict[str, Any]]:
     """The rows of scenes, given by their numbers, in the order in which they end."""
     waiting = iter(scenes)
+    scene = scene_source(runs[0].embodiment, plan)
     idle = list(runs)
     active: list[SceneRun] = []
     kept = {run: _Record(plan.record, policy.dt) for run in idle}
     try:
         while True:
             for run, index in zip(idle, itertools.islice(waiting, len(idle)), strict=False):
-                run.start(index, held_out_scene(plan.seed, index, run.embodiment))
+                run.start(index, scene(index))
                 active.append(run)
             if not active:
                 return
@@ -137,7 +161,7 @@ def scene_rows(
             idle = [
                 run
                 for run in active
-                if run.outcome.success or run.outcome.seconds >= plan.max_seconds
+                if run.outcome.success or run.outcome.seconds >= plan.max_seconds * run.world.steps
             ]
             active = [run for run in active if run not in idle]
             for run in idle:
@@ -203,6 +227,7 @@ def _row(run: SceneRun) -> dict[str, Any]:
     return {
         "scene": run.index,
         "instruction": task.instruction,
+        **run.world.progress(),
         "pick": task.pick,
         "place": task.place,
         "success": outcome.success,
@@ -234,6 +259,7 @@ def _settings(plan: TableTop) -> dict[str, Any]:
         "batch": plan.batch,
         "max_seconds": plan.max_seconds,
         **asdict(plan.delivery),
+        **({} if plan.suite is None else {"suite": plan.suite}),
     }
 
 
@@ -250,6 +276,12 @@ def _results(rows: list[dict[str, Any]]) -> dict[str, Proportion | float | int |
         "median pick point error, px": _median([row["pick_error_px"] for row in rows]),
         "median place point error, px": _median([row["place_error_px"] for row in rows]),
     }
+    for family in sorted({row["family"] for row in rows if "family" in row}):
+        of = [row["success"] for row in rows if row["family"] == family]
+        results[f"success: {family}"] = Proportion(sum(of), len(of))
+    if rows and "steps" in rows[0]:
+        steps = sum(row["steps"] for row in rows)
+        results["steps done"] = Proportion(sum(row["steps_done"] for row in rows), steps)
     for how, count in sorted(Counter(row["how"] for row in rows).items()):
         results[f"scenes: {how}"] = count
     return results

@@ -309,7 +309,7 @@ def nut(a: float, b: float, c: float) -> Parts:
 
 def hammer(a: float, b: float, c: float) -> Parts:
     return (
-        box((0.8 * a, 0.32 * b, 0.85 * c), (-0.2 * a, 0, -0.15 * c), "wood"),
+        box((0.8 * a, 0.5 * b, 0.85 * c), (-0.2 * a, 0, -0.15 * c), "wood"),
         box((0.3 * a, b, c), (0.7 * a, 0, 0)),
     )
 
@@ -444,7 +444,7 @@ def bone(a: float, b: float, c: float) -> Parts:
 
 
 def cross(a: float, b: float, c: float) -> Parts:
-    return (box((a, 0.3 * b, c)), box((0.3 * a, b, c)))
+    return (box((a, 0.36 * b, c)), box((0.36 * a, b, c)))
 
 
 def arch(a: float, b: float, c: float) -> Parts:

@@ -223,7 +223,7 @@ MOVABLES: dict[str, Kind] = {
             "hammer",
             figures.hammer,
             (0.080, 0.095),
-            (0.040, 0.050),
+            (0.046, 0.052),
             (0.026, 0.030),
             "y",
             share=0.5,
@@ -274,7 +274,7 @@ MOVABLES: dict[str, Kind] = {
             share=0.74,
         ),
         Kind("bone", figures.bone, (0.070, 0.085), (0.034, 0.042), (0.022, 0.026), "y", share=0.7),
-        Kind("cross", figures.cross, (0.050, 0.060), None, (0.024, 0.030), "xy", share=0.3),
+        Kind("cross", figures.cross, (0.038, 0.044), None, (0.024, 0.030)),
         Kind("arch", figures.arch, (0.056, 0.068), (0.028, 0.034), (0.036, 0.044), "y"),
         Kind(
             "duck",

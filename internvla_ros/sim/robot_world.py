@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -12,7 +14,7 @@ from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.embodiment import CameraSpec, Embodiment
 
 
-class RobotWorld:
+class RobotWorld(ABC):
     """One robot in some MuJoCo model, which `_load` sets.
 
     Holds, from the first picture on, a GL context: use it in one thread. All positions are in the
@@ -27,6 +29,36 @@ class RobotWorld:
         self._renderers: dict[tuple[int, int], mujoco.Renderer] = {}
         weakref.finalize(self, _free, self._renderers)
         self._look_through(embodiment.cameras)
+
+    @property
+    @abstractmethod
+    def scene(self) -> Any:
+        """What was laid out last."""
+
+    @abstractmethod
+    def reset(self, scene: Any) -> None:
+        """Lays out a scene, puts the arm to its start with an open gripper, and sets time to 0."""
+
+    @abstractmethod
+    def holding(self) -> str | None:
+        """The object that both fingers touch, if any."""
+
+    @abstractmethod
+    def success(self) -> bool:
+        """Whether what the scene asks for is done, and the gripper has let go."""
+
+    @abstractmethod
+    def task_points(self) -> NDArray[np.float64]:
+        """[2, 3] m: the object to take now, and where it goes."""
+
+    def progress(self) -> dict[str, Any]:
+        """What there is to report of a task in several steps, by name."""
+        return {}
+
+    @property
+    def steps(self) -> int:
+        """How many steps the task has."""
+        return 1
 
     def _look_through(self, cameras: tuple[CameraSpec, ...]) -> None:
         """Says where the cameras of the model are."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import mujoco
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -143,6 +145,17 @@ class TaskWorld(RobotWorld):
             if not step.goal.holds(state):
                 return index
         return len(self.scene.steps) - 1
+
+    @property
+    def steps(self) -> int:
+        """How many steps the task has."""
+        return len(self.scene.steps)
+
+    def progress(self) -> dict[str, Any]:
+        """The family, and how many of the task's steps are done."""
+        state = self.state()
+        done = sum(step.goal.holds(state) for step in self.scene.steps)
+        return {"family": self.scene.family, "steps": self.steps, "steps_done": done}
 
     def task_points(self) -> NDArray[np.float64]:
         """[2, 3] what the current step takes, and where it goes."""

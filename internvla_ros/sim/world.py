@@ -187,6 +187,11 @@ class World(RobotWorld):
             position[2] += RECEPTACLES[placed.spec.kind].floor
         return position
 
+    def task_points(self) -> NDArray[np.float64]:
+        """[2, 3] the middles of the object to take and of its receptacle."""
+        task = self.scene.task
+        return np.stack([self.object_position(name) for name in (task.pick, task.place)])
+
     def holding(self) -> str | None:
         """The movable that both fingers touch, if any."""
         for name, placed in self._objects.items():
