@@ -22,6 +22,7 @@ from simulators import franka, requires_simulators
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from internvla_ros.bringup import Options, command, graph
 from internvla_ros.robots.embodiment import load_embodiment
 
 pytestmark = [pytest.mark.integration, requires_simulators]
@@ -66,8 +67,9 @@ class Operator:
 @pytest.fixture
 def operator() -> Iterator[Operator]:
     with franka() as address:
-        words = [sys.executable, "-m", "internvla_ros.nodes.driver_node", "--ros-args"]
-        process = subprocess.Popen([*words, "-p", f"address:={address}"])
+        options = Options(robot=ROBOT.name, sim="none", hardware="libfranka", robot_ip=address)
+        (driver,) = (node for node in graph(options) if node.name == "driver")
+        process = subprocess.Popen(command(driver))
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         made = Operator()
         try:
@@ -103,10 +105,15 @@ def test_a_franka_follows_trajectories_stops_and_goes_on(operator: Operator) -> 
     operator.wait(back, "the arm to move back")
 
 
-def test_a_driver_for_another_arm_says_so() -> None:
-    words = [sys.executable, "-m", "internvla_ros.nodes.driver_node", "--ros-args"]
-    done = subprocess.run(
-        [*words, "-p", "driver:=widowx_ai"], capture_output=True, text=True, timeout=PATIENCE
-    )
+@pytest.mark.parametrize(
+    ("given", "error"),
+    [
+        ("driver:=widowx_ai", "drives 6 joints, robot franka_fr3 has 7"),
+        ("driver:=franka", "needs the parameter address"),
+    ],
+)
+def test_a_driver_that_cannot_be_says_why(given: str, error: str) -> None:
+    words = [sys.executable, "-m", "internvla_ros.nodes.driver_node", "--ros-args", "-p", given]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 2
-    assert "drives 6 joints, robot franka_fr3 has 7" in done.stderr
+    assert error in done.stderr

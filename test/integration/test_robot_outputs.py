@@ -78,14 +78,19 @@ def test_setpoints_go_out_with_the_stop_that_follows_them(ros: None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "action"),
-    [("gripper_command", GripperCommand), ("parallel_gripper_command", ParallelGripperCommand)],
+    ("kind", "action", "name"),
+    [
+        ("gripper_command", GripperCommand, "franka_gripper/gripper_action"),
+        ("parallel_gripper_command", ParallelGripperCommand, ""),
+    ],
 )
 def test_a_gripper_is_told_by_an_action_when_the_opening_changes(
-    ros: None, kind: str, action: Any
+    ros: None, kind: str, action: Any, name: str
 ) -> None:
-    bench = Bench("embedded", {"gripper_output": kind, "gripper_effort": 5.0})
-    assert "no server" in bench.backend.fault
+    named = {"gripper_action": name} if name else {}
+    bench = Bench("embedded", {"gripper_output": kind, "gripper_effort": 5.0, **named})
+    name = name or "gripper_controller/gripper_cmd"
+    assert f"/{name} has no server" in bench.backend.fault
     goals: list[Any] = []
 
     def execute(handle: Any) -> Any:
@@ -93,7 +98,7 @@ def test_a_gripper_is_told_by_an_action_when_the_opening_changes(
         handle.abort()  # stalled on an object: no fault of the arm's
         return action.Result()
 
-    server = ActionServer(bench.node, action, "gripper_controller/gripper_cmd", execute)
+    server = ActionServer(bench.node, action, name, execute)
     bench.wait(lambda: not bench.backend.fault, "the server")
     bench.wait(lambda: len(goals) == 1, "the first goal", lambda: send(bench, 1.0))
     bench.wait(lambda: len(goals) == 2, "the second goal", lambda: send(bench, 0.0))
