@@ -1,10 +1,13 @@
 """Setpoints at 100 Hz while the policy thinks on the same cores: rate, jitter, tracking.
 
-    python bench/jitter.py [--rate 100] [--seconds 20] [--cores 0,1] [--checkpoint DIR] [--seed 11]
+    python bench/jitter.py [--rate 100] [--seconds 20] [--cores 0,1] [--priority 20] [--seed 11]
 
 The whole graph runs with the simulator, pinned to the given cores, and is sent instructions one
 after the other. Setpoints are timed where they arrive, in a process of their own, so that what is
 shown holds the transport too. The robot is the WidowX with another control rate.
+
+With a priority, arm_node has it, and so have the simulator's physics and this watch, which stand
+for a robot: a real one keeps its own time and is not held up by our processes.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import os
 import tempfile
 import time
 from collections import deque
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +34,9 @@ from trajectory_msgs.msg import JointTrajectory
 
 from internvla_ros.bringup import Options, environment, graph
 from internvla_ros.motion.kinematics import Kinematics
+from internvla_ros.node_spec import NodeSpec
 from internvla_ros.nodes.qos import CLOCK, EVENTS, LATCHED, NEWEST, SENSOR_IN
+from internvla_ros.nodes.realtime import go_first
 from internvla_ros.nodes.stamps import seconds
 from internvla_ros.nodes.supervisor import Supervisor, processes
 from internvla_ros.resources import DEFAULT_CHECKPOINT, resource
@@ -115,6 +121,13 @@ def robot_at(rate: float, folder: Path) -> str:
     return str(path)
 
 
+def prioritised(node: NodeSpec, priority: int) -> NodeSpec:
+    """The node with a real-time priority, if it is the arm or the robot."""
+    if node.name not in ("arm", "sim"):
+        return node
+    return replace(node, parameters={**node.parameters, "realtime_priority": priority})
+
+
 def wait(watch: Watch, supervisor: Supervisor, done: object, patience: float) -> None:
     """Spin until `done()` is true; SystemExit when a process dies or it takes too long."""
     deadline = time.monotonic() + patience
@@ -189,6 +202,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=100.0, help="Hz, control rate")
     parser.add_argument("--seconds", type=float, default=20.0, help="to measure")
     parser.add_argument("--cores", default="0,1", help="that everything shares")
+    parser.add_argument("--priority", type=int, default=20, help="real-time; 0: none")
     parser.add_argument("--checkpoint", default=str(resource(DEFAULT_CHECKPOINT)))
     parser.add_argument("--seed", type=int, default=11, help="of the first scene")
     args = parser.parse_args()
@@ -197,11 +211,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         robot = robot_at(args.rate, Path(folder))
         nodes = graph(Options(robot=robot, checkpoint=args.checkpoint, seed=args.seed))
-        specs = processes([node for node in nodes if node.name in NODES], "")
+        chosen = [prioritised(node, args.priority) for node in nodes if node.name in NODES]
+        specs = processes(chosen, "")
         with Supervisor(specs, lambda name, line: None) as supervisor:
             supervisor.start()
             rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
             watch = Watch()
+            print(f"this watch: {go_first(args.priority)}")
             measure(watch, supervisor, args)
             report(watch, args)
     rclpy.try_shutdown()

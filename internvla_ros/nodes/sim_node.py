@@ -23,6 +23,7 @@ from internvla_ros.nodes.diagnostics import OK, WARN, Diagnostics, Health
 from internvla_ros.nodes.instruction import MAX_LENGTH
 from internvla_ros.nodes.parameters import declare, setting
 from internvla_ros.nodes.qos import CLOCK, EVENTS, LATCHED, SENSOR_OUT
+from internvla_ros.nodes.realtime import go_first
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.sim_robot import Points, SimRobot
 from internvla_ros.nodes.stamps import seconds, time_message
@@ -46,6 +47,12 @@ class SimConfig:
     )
     joint_state_rate: float = setting(50.0, "Hz, joint states", minimum=1.0, maximum=100.0)
     camera_rate: float = setting(10.0, "Hz, images of each camera", minimum=0.1, maximum=100.0)
+    realtime_priority: int = setting(
+        0,
+        "SCHED_FIFO priority of the physics, as a robot keeps its own time; 0: none",
+        minimum=0,
+        maximum=90,
+    )
 
 
 class SimNode(Node):
@@ -63,6 +70,8 @@ class SimNode(Node):
         self._lag = 0.0
         self._success = False
         self._make_interfaces()
+        if self._config.realtime_priority:
+            self.get_logger().info(go_first(self._config.realtime_priority))
         self._photographer = Photographer(self._robot.world, self._publish_image)
         self._publish_success(False)
         self._began = time.monotonic()

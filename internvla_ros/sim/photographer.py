@@ -145,4 +145,5 @@ def _free(renderers: dict[tuple[int, int], mujoco.Renderer]) -> None:
 def _give_way() -> None:
     """Let the rest of the process go first; Linux keeps a niceness for every thread."""
     here = threading.get_native_id()
+    os.sched_setscheduler(here, os.SCHED_OTHER, os.sched_param(0))  # whatever its starter has
     os.setpriority(os.PRIO_PROCESS, here, os.getpriority(os.PRIO_PROCESS, here) + _NICENESS)
