@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from test_lerobot import make_episode
 
+from internvla_ros import cli
 from internvla_ros.data.chunks import PauseFilter
 from internvla_ros.data.lerobot import DatasetError, EpisodeWriter, LeRobotDataset
 from internvla_ros.data.lerobot.convert import convert
@@ -195,3 +196,17 @@ def test_version_3_and_names_of_ones_own(sets: Path) -> None:
     np.testing.assert_array_equal(one.starts, two.starts)
     np.testing.assert_array_equal(one.statistics.action.q99, two.statistics.action.q99)
     np.testing.assert_array_equal(one.sample(3, 5).actions, two.sample(3, 5).actions)
+
+
+def test_the_command_counts(sets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["dataset", "statistics", str(sets / "widow")]) == 0
+    told = capsys.readouterr().out
+    assert "statistics widowx_250s_tabletop: 3 episodes, 27 frames, 6 pauses left out" in told
+    lines = {line.split()[0]: line for line in told.splitlines()}
+    low = dataset_statistics(LeRobotDataset(sets / "widow")).action.q01[0]
+    assert f"{low:.5f}" in lines["dx"] and lines["gripper"].endswith("not scaled")
+    LeRobotDataset(sets / "widow").places.data_path(0).unlink()
+    assert cli.main(["dataset", "statistics", str(sets / "widow")]) == 2
+    assert "episode_000000.parquet does not exist" in capsys.readouterr().err
+    assert cli.main(["dataset", "statistics", str(sets / "widow"), "--skip-damaged"]) == 0
+    assert "1 damaged episodes skipped" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`internvla dataset`: tells of, checks and converts datasets."""
+"""`internvla dataset`: tells of, checks, counts and converts datasets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any
 
 from tqdm import tqdm
 
+from internvla_ros.data.chunks import PauseFilter
 from internvla_ros.data.grounding.llava import FILE as LLAVA_FILE
 from internvla_ros.data.grounding.llava import read_llava
 from internvla_ros.data.lerobot import LeRobotDataset
 from internvla_ros.data.lerobot.convert import DATA_FILE_MB, VIDEO_FILE_MB, convert
 from internvla_ros.data.lerobot.layout import VERSIONS
 from internvla_ros.data.lerobot.validate import problems
+from internvla_ros.data.mixture import MixtureEntry, load_mixture
 
 SHOWN = 20
+PAUSE = PauseFilter()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,6 +34,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--images", type=Path, help="folder of the pictures that the JSON names")
     check.add_argument("--decode", action="store_true", help="decode every frame of every video")
+    count = actions.add_parser("statistics", help="how actions are spread, and which are pauses")
+    count.add_argument("dataset", type=Path, help="folder of a LeRobot dataset")
+    count.add_argument(
+        "--translation", type=float, default=PAUSE.translation, help="m that are still a pause"
+    )
+    count.add_argument(
+        "--rotation", type=float, default=PAUSE.rotation, help="rad that are still a pause"
+    )
+    count.add_argument("--skip-damaged", action="store_true", help="leave damaged episodes out")
     change = actions.add_parser("convert", help="write a dataset as another version of LeRobot")
     change.add_argument("source", type=Path, help="folder of a LeRobot dataset")
     change.add_argument("target", type=Path, help="new folder")
@@ -52,6 +64,8 @@ def run(args: argparse.Namespace) -> int:
         return _info(args)
     if args.action == "validate":
         return _validate(args)
+    if args.action == "statistics":
+        return _statistics(args)
     done = convert(args.source, args.target, args.to, args.cameras, args.data_mb, args.video_mb)
     print(f"{args.target}: {done.episodes} episodes, {done.frames} frames, {done.videos} videos")
     if done.encoded:
@@ -108,3 +122,20 @@ def _validate(args: argparse.Namespace) -> int:
         print(f"and {len(found) - SHOWN} more")
     print(f"{args.dataset}: {len(found)} problems" if found else f"{args.dataset} is as it says")
     return 1 if found else 0
+
+
+def _statistics(args: argparse.Namespace) -> int:
+    pauses = PauseFilter(args.translation, args.rotation)
+    entry = MixtureEntry(args.dataset, pauses=pauses)
+    (part,) = load_mixture([entry], skip=args.skip_damaged).parts
+    print(f"{args.dataset}, statistics {part.name}: {part.counts}")
+    for words in part.counts.skipped:
+        print(words)
+    names = part.dataset.features["action"].get("names") or range(part.statistics.action.size)
+    rows = ("q01", "q99", "min", "max", "mean", "std")
+    print(f"{'action':10}" + "".join(f"{row:>12}" for row in rows))
+    for index, name in enumerate(names):
+        values = (getattr(part.statistics.action, row)[index] for row in rows)
+        scaled = "" if part.statistics.action.mask[index] else "  not scaled"
+        print(f"{name!s:10}" + "".join(f"{value:12.5f}" for value in values) + scaled)
+    return 0

@@ -193,7 +193,7 @@ def _plain_fields(episodes: Sequence[Mapping[str, Any]]) -> set[str]:
 
 
 def _kind(value: Any) -> str:
-    """ "int", "list of str" and so on; empty for what no column holds."""
+    """The kind of a value, such as "int" or "list of str"; empty for what no column holds."""
     if isinstance(value, list):
         inner = {_kind(item) for item in value}
         kind = inner.pop() if len(inner) == 1 else ""
