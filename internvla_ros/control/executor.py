@@ -290,7 +290,8 @@ class ChunkExecutor:
         motion, rate = self._motion, self._rate
         if motion is None or now >= motion.brake or self._newest is None or rate == motion.rate:
             return
-        changed = replace(motion, since=now, clock=motion.executed(now), rate=rate)
+        clock = motion.executed(now)
+        changed = _Motion(motion.path, now, clock, rate, motion.brake, motion.fade)
         self._motion = self._until(changed, self._newest, now)
 
     def hold(self, now: float) -> None:
@@ -344,7 +345,8 @@ class ChunkExecutor:
 
     def _until(self, motion: _Motion, chunk: Chunk, now: float) -> _Motion:
         """The motion, ending with its path or with the chunk's time."""
-        return replace(motion, brake=max(now, min(motion.end(), chunk.stamp + self._timeout)))
+        brake = max(now, min(motion.end(), chunk.stamp + self._timeout))
+        return _Motion(motion.path, motion.since, motion.clock, motion.rate, brake, motion.fade)
 
     def _fade(self, path: Path, clock: float, now: float) -> _Fade:
         """From the motion under way to a path whose clock shows `clock`."""

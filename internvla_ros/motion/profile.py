@@ -7,7 +7,7 @@ the position limits are kept here: a state is entered only if braking from it st
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -98,7 +98,7 @@ class VelocityProfile:
         positions = np.minimum(np.maximum(after.positions, self._lower), self._upper)
         if _is_none(after.velocities) and _is_none(after.accelerations):
             return JointState.at_rest(positions)
-        return replace(after, positions=positions)
+        return JointState(positions, after.velocities, after.accelerations)
 
     def stop(self, state: JointState) -> Stop:
         """How braking from `state` goes on."""

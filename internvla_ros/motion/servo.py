@@ -12,7 +12,6 @@ Each cycle goes through three stages.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -213,7 +212,7 @@ class EmbeddedServo:
         direction no further than `_TILT`, as an arm at a joint's limit must to get away from it;
         else stay.
         """
-        shifted = self._solve(replace(goal, rotation=here.rotation))
+        shifted = self._solve(Pose.of(goal.position, here.rotation))
         if shifted.converged:
             return shifted.q
         metres, radians = distance(self._kinematics.forward(q), target)
@@ -264,7 +263,7 @@ class EmbeddedServo:
             f"workspace: {'xyz'[i]} = {target.position[i]:.3f} m is outside "
             f"{lower[i]:.3f}..{upper[i]:.3f}",
         )
-        return replace(target, position=inside)
+        return Pose.of(inside, target.rotation)
 
     def _closing_velocity(self, reference: Array) -> Array:
         """[n] velocity towards the reference: proportional when near, braking-bound when far."""

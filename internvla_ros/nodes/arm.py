@@ -193,7 +193,7 @@ class ArmController:
         """The largest distance (rad or m) of a joint from where it was sent while it moves."""
         if self._command is None or self._state not in (ArmState.RUNNING, ArmState.HOLDING):
             return 0.0
-        return float(np.abs(self._command.positions - reading.positions).max())
+        return max(map(abs, (self._command.positions - reading.positions).tolist()))
 
     def _refusal(self, chunk: Chunk, instruction: str, now: float) -> str:
         """Why a chunk must not even be looked at."""
