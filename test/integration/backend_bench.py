@@ -43,7 +43,11 @@ class Bench:
         self.node = Node("bench", parameter_overrides=overrides)
         self._executor = SingleThreadedExecutor()
         self._executor.add_node(self.node)
-        self.backend: MotionBackend = make_backend(motion, self.node, self.robot)
+        self.hindrance = ""
+        """Why the arm may not be moved."""
+        self.backend: MotionBackend = make_backend(
+            motion, self.node, self.robot, lambda: self.hindrance
+        )
         self.period = 1.0 / self.robot.control_rate
         self._next = 0.0
         robot = self.robot

@@ -164,6 +164,23 @@ def test_a_motion_is_cancelled_on_request(planned: Planned) -> None:
     assert planned.move(MoveTo.Goal.READY).error_code == MoveTo.Result.NONE
 
 
+def test_an_arm_that_is_told_to_stop_does_and_is_not_moved_while_it_may_not(
+    planned: Planned,
+) -> None:
+    """As arm_node does it in an emergency, and when it is deactivated."""
+    planned.ready()
+    handle = planned.send(MoveTo.Goal.READY)
+    planned.bench.wait(lambda: bool(planned.requests), "move_group to be asked")
+    planned.bench.hindrance = "emergency stop by topic"
+    planned.bench.backend.stop(planned.bench.now())
+    assert planned.result(handle).error_code == MoveTo.Result.CANCELLED
+    done = planned.move(MoveTo.Goal.READY)
+    assert done.error_code == MoveTo.Result.EXECUTION_FAILED
+    assert done.message == "the arm may not be moved: emergency stop by topic"
+    planned.bench.hindrance = ""
+    assert planned.move(MoveTo.Goal.READY).error_code == MoveTo.Result.NONE
+
+
 def test_a_move_group_that_dies_ends_the_motion(planned: Planned) -> None:
     planned.ready()
     handle = planned.send(MoveTo.Goal.READY)
