@@ -74,6 +74,7 @@ if ! colcon --log-base log build --base-paths . --build-base build --install-bas
     "after a change of Python or ROS 2: make clean, then again"
 fi
 write_env
+touch build/AMENT_IGNORE install/AMENT_IGNORE # the linters of 'colcon test' look at sources alone
 printf '%s\n' "$base" >install/.base
 printf '%s\n' "$wanted" >install/.built
 say "done: source env.bash"
