@@ -143,7 +143,13 @@ def _free(renderers: dict[tuple[int, int], mujoco.Renderer]) -> None:
 
 
 def _give_way() -> None:
-    """Let the rest of the process go first; Linux keeps a niceness for every thread."""
+    """Let the rest of the process go first; Linux keeps priorities for every thread.
+
+    With a real-time priority it keeps the lowest: were it put aside by any other process while it
+    holds the interpreter's lock, the rest of this one would wait for it.
+    """
     here = threading.get_native_id()
-    os.sched_setscheduler(here, os.SCHED_OTHER, os.sched_param(0))  # whatever its starter has
+    if os.sched_getscheduler(here) == os.SCHED_FIFO:
+        os.sched_setscheduler(here, os.SCHED_FIFO, os.sched_param(1))
+        return
     os.setpriority(os.PRIO_PROCESS, here, os.getpriority(os.PRIO_PROCESS, here) + _NICENESS)
