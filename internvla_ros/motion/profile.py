@@ -8,6 +8,7 @@ the position limits are kept here: a state is entered only if braking from it st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -110,8 +111,10 @@ class VelocityProfile:
         points = 1 + min(int(duration / _SPACING), _MOST_POINTS - 1)
         spacing = duration / points
         times = [spacing * i for i in range(points)] + [duration]
-        moments = [self._trajectory.at_time(t) for t in times]
-        moved, velocities, accelerations = np.array(list(zip(*moments, strict=True)))
+        rows = zip(*map(self._trajectory.at_time, times), strict=True)
+        numbers = chain.from_iterable(chain.from_iterable(rows))
+        shape = (3, len(times), len(self._lower))
+        moved, velocities, accelerations = np.fromiter(numbers, np.float64).reshape(shape)
         return Stop(
             duration=duration,
             times=times,
