@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
@@ -21,15 +21,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from internvla_ros.bringup import Options
+from internvla_ros.bringup import Options, graph
 from internvla_ros.cli import COMMANDS, command_parser
 from internvla_ros.resources import PACKAGE
+from internvla_ros.robots.embodiment import known_embodiments
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 HAND_WRITTEN = [page for page in PAGES if page.name != "interfaces.md"]
 FOREIGN = ("cd", "git", "rosdep", "colcon", "source", "ssh", "export")
 """Commands that are not this package's to check."""
+FLAGS = {option.name for option in fields(Options) if isinstance(option.default, bool)}
 FOLDERS = ("bench", "checkpoints", "config", "docs", "internvla_ros", "launch", "scripts", "urdf")
 
 every_page = pytest.mark.parametrize("page", HAND_WRITTEN, ids=lambda page: page.name)
@@ -123,6 +125,24 @@ def check_internvla(words: list[str]) -> None:
             if isinstance(action, argparse._SubParsersAction) and word in action.choices:
                 parser = action.choices[word]
                 break
+
+
+@every_page
+def test_graphs_come_up_as_they_are_written(page: Path) -> None:
+    """With the options of every `internvla up` and `ros2 launch`, as far as the robot ships."""
+    for words in commands(page):
+        if words[:2] == ["internvla", "up"] and words[-1] not in ("--help", "--checkpoint"):
+            given = vars(parser_of("up").parse_args(words[2:]))
+        elif words[:3] == ["ros2", "launch", PACKAGE] and words[3] == "bringup.launch.py":
+            pairs = dict(word.split(":=") for word in words[4:] if ":=" in word)
+            given = {
+                name: pairs[name] == "true" if name in FLAGS else pairs[name] for name in pairs
+            }
+        else:
+            continue
+        options = Options(**given)
+        if options.robot in known_embodiments():
+            assert graph(replace(options, rviz=False)), " ".join(words)
 
 
 def check_make(words: list[str]) -> None:
