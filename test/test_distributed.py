@@ -43,12 +43,14 @@ def test_results_come_in_the_order_of_the_tasks(workers: Workers, tmp_path: Path
     assert 1 <= len(prepared(tmp_path)) <= 2
 
 
+@pytest.mark.parametrize("workers", KINDS[:1], indirect=True)
 def test_results_come_as_they_end_where_wanted(workers: Workers, tmp_path: Path) -> None:
     arguments = (str(tmp_path),)
     found = list(workers.map(work.late_square, range(4), work.prepare, arguments, ordered=False))
     assert sorted(found) == [0, 1, 4, 9] and found.index(1) < found.index(0)
 
 
+@pytest.mark.parametrize("workers", KINDS[:1], indirect=True)
 def test_tasks_without_end_are_begun_a_few_ahead(workers: Workers, tmp_path: Path) -> None:
     drawn = []
 

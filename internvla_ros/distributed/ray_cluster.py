@@ -49,7 +49,8 @@ class RayWorkers:
             options |= {"num_cpus": int(found[1]), "include_dashboard": False}
             path = os.pathsep.join(sys.path)  # workers find what this process finds
             options |= {"_temp_dir": str(self._folder)}
-            options |= {"runtime_env": {"env_vars": {"PYTHONPATH": path}}}
+            variables = {"PYTHONPATH": path, "TMPDIR": str(self._folder)}
+            options |= {"runtime_env": {"env_vars": variables}}
         elif address.startswith("local"):
             raise WorkersError(f"{address!r} should be local:N, with N workers on this machine")
         else:

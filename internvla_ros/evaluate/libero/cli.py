@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from internvla_ros.distributed import open_workers
 from internvla_ros.evaluate.libero import environment
 from internvla_ros.evaluate.libero.conventions import CAMERAS, ENSEMBLE_HORIZON, SEED, SUITES
 from internvla_ros.evaluate.libero.harness import Evaluation, LiberoPlan
 from internvla_ros.evaluate.libero.policies import ExpertPolicy, load_policy
 from internvla_ros.evaluate.libero.process import WorkerProcess
+from internvla_ros.evaluate.libero.scale import run_spread, spawn_here
 from internvla_ros.evaluate.libero.trial import TrialPolicy
 from internvla_ros.evaluate.markdown import task_table
 from internvla_ros.evaluate.policies import fingerprint
@@ -35,7 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trials", type=int, default=10, help="initial states of each task")
     parser.add_argument("--tasks", type=_numbers, metavar="N,N", help="numbers of tasks; none: all")
     parser.add_argument("--seed", type=int, default=SEED, help="of what LIBERO draws")
-    parser.add_argument("--workers", type=int, default=1, help="LIBERO processes")
+    parser.add_argument(
+        "--workers", type=int, help="LIBERO processes; none: 1, or as many as --ray has processors"
+    )
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread over a Ray cluster: 'auto', HOST:PORT, ray://HOST:PORT, or local:N for one of "
+        "N workers on this machine",
+    )
     parser.add_argument("--batch", type=int, default=1, help="trials decided about at once")
     parser.add_argument(
         "--execute", type=int, default=1, help="steps of a chunk before the next one is asked for"
@@ -71,13 +82,20 @@ def run(args: argparse.Namespace) -> int:
 
     Whatever ends it early, the trials that are finished are kept and reported.
     """
-    plan = _plan(args)
-    policy = _policy(args)
+    plan, load = _plan(args), _policy(args)
     folder = Path(args.environment) if args.environment else environment.default_folder()
-    environment.ensure(folder, lambda text: print(text, file=sys.stderr))
+    policy = load() if args.ray is None else None
+    if args.ray is None:
+        environment.ensure(folder, lambda text: print(text, file=sys.stderr))
     evaluation = Evaluation(plan, policy, _labels(args), lambda log: WorkerProcess(folder, log))
     try:
-        _run_with_bar(evaluation)
+        if args.ray is None:
+            _with_bar(evaluation, evaluation.run)
+        else:
+            gpus = 1.0 if args.device.startswith("cuda") else 0.0
+            with open_workers(args.workers, args.ray, gpus) as workers:
+                spawn = partial(spawn_here, folder)
+                _with_bar(evaluation, partial(run_spread, evaluation, workers, load, spawn))
     except KeyboardInterrupt:
         return INTERRUPTED
     finally:
@@ -88,10 +106,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _policy(args: argparse.Namespace) -> TrialPolicy:
+def _policy(args: argparse.Namespace) -> Callable[[], TrialPolicy]:
+    """What makes the policy, here or in a worker."""
     if args.policy == "expert":
-        return ExpertPolicy()
-    return load_policy(
+        return ExpertPolicy
+    return partial(
+        load_policy,
         args.policy,
         device=args.device,
         unnorm_key=args.unnorm_key,
@@ -111,7 +131,7 @@ def _plan(args: argparse.Namespace) -> LiberoPlan:
         execute=args.execute,
         blend=blend,
         horizon=args.horizon,
-        workers=args.workers,
+        workers=1 if args.workers is None else args.workers,
         batch=args.batch,
         resume=args.resume,
         film=args.videos == "failures",
@@ -129,18 +149,20 @@ def _labels(args: argparse.Namespace) -> dict[str, Any]:
     return labels
 
 
-def _run_with_bar(evaluation: Evaluation) -> None:
+def _with_bar(
+    evaluation: Evaluation, run: Callable[[Callable[[dict[str, Any]], None]], None]
+) -> None:
     jobs, kept = len(evaluation.plan.jobs()), len(evaluation.rows)
     succeeded = sum(bool(row["success"]) for row in evaluation.rows)
     with tqdm(total=jobs, initial=kept, desc="trials", smoothing=0.05) as bar:
 
-        def on_trial(row: Mapping[str, Any]) -> None:
+        def on_trial(row: dict[str, Any]) -> None:
             nonlocal succeeded
             succeeded += bool(row["success"])
             bar.update()
             bar.set_postfix_str(f"success {succeeded}/{bar.n}")
 
-        evaluation.run(on_trial)
+        run(on_trial)
 
 
 def _numbers(text: str) -> tuple[int, ...]:

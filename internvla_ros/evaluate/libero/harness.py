@@ -111,7 +111,7 @@ def next_job(waiting: Sequence[Job], loaded: int | None) -> Job:
 
 
 @dataclass
-class _Seat:
+class Seat:
     """A process and the trial that it is at."""
 
     worker: WorkerProcess
@@ -128,9 +128,12 @@ class Evaluation:
 
     Args:
         plan: what is measured.
-        policy: decides.
+        policy: decides; None where workers load their own (`libero.scale`).
         labels: what identifies the policy, in the report and against a wrong --resume.
         spawn: starts a LIBERO process that logs to a file.
+
+    Attributes:
+        versions: of the packages that trials depend on, once they are known.
 
     Raises:
         JournalError: `plan.out` holds another run, or one that is not to be resumed.
@@ -139,14 +142,14 @@ class Evaluation:
     def __init__(
         self,
         plan: LiberoPlan,
-        policy: TrialPolicy,
+        policy: TrialPolicy | None,
         labels: Mapping[str, Any],
         spawn: Callable[[Path], WorkerProcess],
     ) -> None:
         self.plan = plan
-        self._policy, self._labels, self._spawn = policy, dict(labels), spawn
+        self._own_policy, self._labels, self._spawn = policy, dict(labels), spawn
         self._suite = SUITES[plan.suite]
-        self._versions: dict[str, Any] = {}
+        self.versions: dict[str, Any] = {}
         self._began = time.monotonic()
         settings = {**plan.settings(), **self._labels}
         self._journal = Journal(plan.out / "trials.jsonl", settings, plan.resume)
@@ -172,15 +175,50 @@ class Evaluation:
         waiting = self.waiting()
         with ExitStack() as stack:
             stack.callback(self._journal.close)
-            seats = []
-            for number in range(min(self.plan.workers, len(waiting))):
-                log = self.plan.out / "logs" / f"libero_{number}.log"
-                seats.append(_Seat(stack.enter_context(self._spawn(log))))
-            for seat in seats:
-                seat.worker.send("open", suite=self._suite.name, size=IMAGE_SIZE)
-            for seat in seats:
-                self._check(seat.worker.receive())
-            self._work(seats, waiting, on_trial)
+            seats = self.seats(stack, min(self.plan.workers, len(waiting)))
+            self.work(seats, waiting, on_trial)
+
+    def seats(self, stack: ExitStack, count: int) -> list[Seat]:
+        """LIBERO processes with the suite open, which end with the stack."""
+        seats = []
+        for number in range(count):
+            log = self.plan.out / "logs" / f"libero_{number}.log"
+            seats.append(Seat(stack.enter_context(self._spawn(log))))
+        for seat in seats:
+            seat.worker.send("open", suite=self._suite.name, size=IMAGE_SIZE)
+        for seat in seats:
+            self._check(seat.worker.receive())
+        return seats
+
+    def take(
+        self,
+        row: dict[str, Any],
+        versions: Mapping[str, Any],
+        film: bytes | None,
+        on_trial: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """Keep a trial that was done elsewhere, its film too."""
+        self.versions = dict(versions)
+        self._journal.append(row)
+        on_trial(row)
+        if film is not None:
+            target = self.film(row)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(film)
+
+    def film(self, row: Mapping[str, Any]) -> Path:
+        """Where the video of a failure is."""
+        name = f"task_{row['task']:02d}_trial_{row['trial']:02d}.mp4"
+        return self.plan.out / "videos" / name
+
+    def close(self) -> None:
+        """Close the journal."""
+        self._journal.close()
+
+    @property
+    def _policy(self) -> TrialPolicy:
+        assert self._own_policy is not None
+        return self._own_policy
 
     def report(self) -> Report:
         """What was found so far."""
@@ -197,7 +235,7 @@ class Evaluation:
             **self.plan.settings(),
             "trials a task": self.plan.trials,
             "most steps": self._suite.max_steps,
-            **self._versions,
+            **self.versions,
         }
         complete = not self.waiting()
         seconds = time.monotonic() - self._began
@@ -212,15 +250,16 @@ class Evaluation:
 
     def _check(self, opened: dict[str, Any]) -> None:
         """Whether there are as many initial states as trials are wanted."""
-        self._versions = dict(opened["versions"])
+        self.versions = dict(opened["versions"])
         for task in sorted({task for task, _ in self.plan.jobs()}):
             have = int(opened["tasks"][task]["trials"])
             if self.plan.trials > have:
                 raise PlanError(f"task {task} has {have} initial states, not {self.plan.trials}")
 
-    def _work(
-        self, seats: list[_Seat], waiting: list[Job], on_trial: Callable[[dict[str, Any]], None]
+    def work(
+        self, seats: list[Seat], waiting: list[Job], on_trial: Callable[[dict[str, Any]], None]
     ) -> None:
+        """Do these trials, which are taken out of `waiting`."""
         with selectors.DefaultSelector() as selector:
             for seat in seats:
                 selector.register(seat.worker, selectors.EVENT_READ, seat)
@@ -236,7 +275,7 @@ class Evaluation:
                 for first in range(0, len(asking), self.plan.batch):
                     self._decide(asking[first : first + self.plan.batch])
 
-    def _begin(self, seat: _Seat, waiting: list[Job]) -> None:
+    def _begin(self, seat: Seat, waiting: list[Job]) -> None:
         job = next_job(waiting, seat.loaded)
         waiting.remove(job)
         seat.loaded = job[0]
@@ -247,7 +286,7 @@ class Evaluation:
     def _start(self, trial: Trial) -> dict[str, int]:
         return {"task": trial.task, "trial": trial.number, "seed": self.plan.seed}
 
-    def _heard(self, seat: _Seat, on_trial: Callable[[dict[str, Any]], None]) -> bool:
+    def _heard(self, seat: Seat, on_trial: Callable[[dict[str, Any]], None]) -> bool:
         """Take in an answer; whether the trial goes on and needs a decision."""
         trial, answer = seat.trial, seat.worker.receive()
         assert trial is not None
@@ -264,7 +303,7 @@ class Evaluation:
         self._ended(seat, trial, on_trial)
         return False
 
-    def _decide(self, seats: list[_Seat]) -> None:
+    def _decide(self, seats: list[Seat]) -> None:
         trials = [seat.trial for seat in seats if seat.trial is not None]
         chunks = self._policy.decide(trials)
         for seat, trial, chunk in zip(seats, trials, chunks, strict=True):
@@ -272,7 +311,7 @@ class Evaluation:
             seat.sent = trial.execute(chunk, min(self.plan.execute, left))
             seat.worker.send("step", actions=seat.sent, views=self._policy.views)
 
-    def _ended(self, seat: _Seat, trial: Trial, on_trial: Callable[[dict[str, Any]], None]) -> None:
+    def _ended(self, seat: Seat, trial: Trial, on_trial: Callable[[dict[str, Any]], None]) -> None:
         """Keep the outcome; a demonstration or a video needs a replay first."""
         row = {
             "task": trial.task,
@@ -296,8 +335,8 @@ class Evaluation:
             return
         seat.trial = None
 
-    def _film(self, seat: _Seat, trial: Trial) -> None:
-        target = self.plan.out / "videos" / f"task_{trial.task:02d}_trial_{trial.number:02d}.mp4"
+    def _film(self, seat: Seat, trial: Trial) -> None:
+        target = self.film({"task": trial.task, "trial": trial.number})
 
         def finish(answer: dict[str, Any]) -> None:
             from internvla_ros.data.lerobot.video import encode
@@ -307,7 +346,7 @@ class Evaluation:
 
         self._replay(seat, trial, CAMERAS[:1], FILM_EVERY, (), finish)
 
-    def _demonstrate(self, seat: _Seat, trial: Trial, keep: Callable[[], None]) -> None:
+    def _demonstrate(self, seat: Seat, trial: Trial, keep: Callable[[], None]) -> None:
         from internvla_ros.evaluate.libero import demonstrations
 
         assert self.plan.demonstrations is not None
@@ -325,7 +364,7 @@ class Evaluation:
 
     def _replay(
         self,
-        seat: _Seat,
+        seat: Seat,
         trial: Trial,
         cameras: Iterable[str],
         every: int,
