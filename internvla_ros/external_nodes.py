@@ -49,6 +49,11 @@ def move_group(robot: Embodiment, use_sim_time: bool) -> NodeSpec:
         "ompl": moveit_settings(robot.name, "ompl_planning"),
         **moveit_settings(robot.name, "moveit_controllers"),
         "publish_robot_description_semantic": True,
+        # For Servo and RViz, which see the scene as it publishes it.
+        "publish_planning_scene": True,
+        "publish_geometry_updates": True,
+        "publish_state_updates": True,
+        "publish_transforms_updates": True,
         "use_sim_time": use_sim_time,
     }
     return NodeSpec(

@@ -241,7 +241,9 @@ def servo(robot: Embodiment) -> dict[str, Any]:
         # Not Ruckig's plugin, which overshoots (moveit2 issue 3008).
         "use_smoothing": True,
         "smoothing_filter_plugin_name": "online_signal_smoothing::AccelerationLimitedPlugin",
+        # The scene is move_group's, of the same namespace.
         "is_primary_planning_scene_monitor": False,
+        "monitored_planning_scene_topic": "monitored_planning_scene",
         "joint_topic": "joint_states",
         "status_topic": "~/status",
         "lower_singularity_threshold": 17.0,

@@ -161,6 +161,11 @@ def test_servo_takes_poses_as_often_as_they_are_sent(robot: Embodiment) -> None:
     assert "Ruckig" not in servo["smoothing_filter_plugin_name"]
     assert servo["scale"]["linear"] == robot.tip_limits.speed
     assert len(servo["joint_limit_margins"]) == len(robot.joints)
+    # What Servo itself refuses to start with.
+    near, far = (servo[f"{what}_collision_proximity_threshold"] for what in ("self", "scene"))
+    assert near <= far
+    assert 3 * servo["publish_period"] <= servo["max_expected_latency"]
+    assert servo["lower_singularity_threshold"] < servo["hard_stop_singularity_threshold"]
 
 
 def test_the_files_are_what_the_script_writes(robot: Embodiment) -> None:
