@@ -13,6 +13,7 @@ import pytest
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MUJOCO_GL", "osmesa")  # read when a test imports MuJoCo first
 os.environ.setdefault("LP_NUM_THREADS", "1")
 
 # How long one example takes says nothing on a busy machine.

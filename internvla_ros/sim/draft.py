@@ -66,7 +66,7 @@ class Draft:
         pairs = [
             (shade, kind.name)
             for kind in MOVABLES.values()
-            if fits(kind) and self._graspable(kind)
+            if fits(kind) and self.can_grasp(kind)
             for shade in kind.colours
             if colour in (None, shade) and self._allowed(shade, kind.name, what)
         ]
@@ -107,7 +107,7 @@ class Draft:
         pair_is_held = (colour, kind) in UNSEEN_PAIRS
         return kind not in UNSEEN_KINDS and pair_is_held == (what == "pairs")
 
-    def _graspable(self, kind: Kind) -> bool:
+    def can_grasp(self, kind: Kind) -> bool:
         """Whether this robot's gripper closes on it and opens about it at all its sizes."""
         closed, opened = self.embodiment.gripper.width
         widest = closed + self.table.opening * (opened - closed) - _WIDEST
