@@ -38,6 +38,16 @@ COMMANDS = (
     Command("lifecycle", "internvla_ros.nodes.cli_lifecycle", "start, hold or free a node"),
     Command("generate", "internvla_ros.sim.cli", "make a dataset in the simulator"),
     Command("train", "internvla_ros.train.cli", "train a policy: grounding, then actions"),
+    Command(
+        "recipe",
+        "internvla_ros.train.cli_recipe",
+        "a whole recipe: data, training, evaluation, the finished policy",
+    ),
+    Command(
+        "ablation",
+        "internvla_ros.train.cli_ablation",
+        "what spatial guidance is worth: three arms, several seeds, one table",
+    ),
     Command("evaluate", "internvla_ros.evaluate.cli", "measure a policy, without ROS in the loop"),
     Command("serve", "internvla_ros.serving.cli", "offer a policy to robots on other machines"),
     Command(

@@ -20,6 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_training import RECIPE, episode, write_data, write_recipe
 from torch import Tensor, nn
+from transformers import (
+    Dinov2Config,
+    Dinov2Model,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+)
 
 from internvla_ros.data.lerobot import DatasetError, EpisodeWriter, LeRobotDataset
 from internvla_ros.model.chat import IGNORED
@@ -539,6 +545,30 @@ def test_training_goes_on_from_a_checkpoint(data: Path, tmp_path: Path) -> None:
     module: Any = objective.module
     for name, tensor in module.policy.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, msg=name)
+
+
+def test_a_large_policy_starts_from_its_pre_trained_parts(policy: Policy, tmp_path: Path) -> None:
+    settings = policy.config
+    qwen = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**settings.planner.qwen))
+    vision = Dinov2Model(Dinov2Config(**settings.vision.dinov2))
+    qwen.save_pretrained(tmp_path / "qwen")
+    policy.tokenizer.save_pretrained(tmp_path / "qwen")
+    vision.save_pretrained(tmp_path / "dino")
+    config = ModelConfig("tiny", planner=str(tmp_path / "qwen"), vision=str(tmp_path / "dino"))
+    with pytest.raises(TrainingError, match=r"set model\.planner"):
+        new_policy(replace(config, vision=""), None, (), {}, 0)
+    started = new_policy(config, None, (), {}, 0)
+    for part, source in (
+        (started.planner.vlm, qwen),
+        (started.actor.vision_expert.body, vision),
+    ):
+        wanted = source.state_dict()
+        for name, tensor in part.state_dict().items():
+            torch.testing.assert_close(tensor, wanted[name], rtol=0, atol=0, msg=name)
+    assert (
+        started.config.qformer.start_layer
+        == settings.planner.qwen["text_config"]["num_hidden_layers"]
+    )
 
 
 def test_bf16_trains(data: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from internvla_ros.spatial.types import SpatialAnswer
 Array = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
-POINTS = ("predicted", "oracle")
+POINTS = ("predicted", "oracle", "withheld")
 _SERVER_PATIENCE = 60.0  # s for a policy server to come back; a measurement can wait
 
 
@@ -62,6 +62,10 @@ class PlannerActor(Protocol):
         drafts: dict[str, list[int]] | None = None,
     ) -> tuple[Any, list[SpatialAnswer]]:
         """The latent plan and the answers in pixels of each sample's first view."""
+        ...
+
+    def plan(self, images: Sequence[Sequence[Image]], instructions: Sequence[str]) -> Any:
+        """The latent plan alone."""
         ...
 
     def act(
@@ -128,7 +132,8 @@ class LearnedPolicy:
 
     Args:
         model: planner and actor.
-        points: where the points given to the actor come from, "predicted" by the planner or
+        points: where the points given to the actor come from, "predicted" by the planner,
+            "withheld" (from a policy that was trained without any: nothing is decoded) or
             "oracle", the simulator's truth.
         latent: whether the actor is given the latent plan; without it and with the oracle's
             points no picture is looked at.
@@ -145,6 +150,7 @@ class LearnedPolicy:
             raise PolicyError(f"points come from one of {', '.join(POINTS)}, not {points!r}")
         self._model = model
         self._oracle = points == "oracle"
+        self._withheld = points == "withheld"
         self._latent = latent
         self._seed = seed
         self._cameras = tuple(model.config.cameras)
@@ -158,7 +164,10 @@ class LearnedPolicy:
             images = [[run.picture(camera) for camera in self._cameras] for run in runs]
             drafts = runs[0].memory.setdefault("drafts", {}) if len(runs) == 1 else None
             instructions = [run.instruction for run in runs]
-            plan, answers = self._model.look(images, instructions, drafts=drafts)
+            if self._withheld:
+                plan = self._model.plan(images, instructions)
+            else:
+                plan, answers = self._model.look(images, instructions, drafts=drafts)
         points = [self._points(run, answer) for run, answer in zip(runs, answers, strict=True)]
         chunks = self._model.act(
             images,

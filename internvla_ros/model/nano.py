@@ -108,13 +108,14 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
 
 
 def integer_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[int, int]:
-    """Token id -> integer, for the single-token integers of a tokenizer."""
-    vocabulary = tokenizer.get_vocab()
-    return {
+    """Token id -> integer, for the single-token integers of a tokenizer; ids ascend."""
+    vocabulary = tokenizer.get_vocab()  # whose order is another one in every process
+    found = {
         index: int(text)
         for text, index in vocabulary.items()
         if text.isdecimal() and text.isascii()
     }
+    return dict(sorted(found.items()))
 
 
 @torch.no_grad()

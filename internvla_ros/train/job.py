@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -55,6 +56,8 @@ class Options:
     threads: int = 0
     workers: int = 0
     tensorboard: bool = False
+    views: Path | None = None
+    """Folder for decoded views, if not the run's own."""
     stage1: Path | None = None
     """Where stage 1's checkpoint is, when it is another run's."""
 
@@ -94,7 +97,8 @@ class Job:
         if path.is_file() and self.options.resume:
             for line in differences(load_recipe(path), self.recipe):
                 print(f"other than when this run began: {line}", file=sys.stderr)
-        write_recipe(path, self.recipe)
+        if int(os.environ.get("RANK", "0")) == 0:
+            write_recipe(path, self.recipe)
 
     def _stage(self, stage: Stage) -> bool:
         folder, config = self.options.out / stage, self.recipe.loop(stage)
@@ -170,19 +174,25 @@ class Job:
         policy.actor.dit.load_state_dict(restart(warm, None).actor.dit.state_dict())
 
     def _before(self, corpus: Corpus) -> Policy:
-        """Stage 1's result with the data's statistics, or a new policy without a stage 1."""
+        """Stage 1's result with the data's statistics; without one, what the recipe starts from."""
         recipe = self.recipe
-        if recipe.stage1 is None:
+        folder = self.options.stage1 or self.options.out / "stage1" / LATEST
+        tuned = recipe.model.start and self.options.stage1 is None and not folder.is_dir()
+        if recipe.stage1 is None or tuned:
             model, seed = recipe.model, recipe.stage2.loop.seed
             talking = corpus
             if not corpus.talkers and model.size == "nano" and not model.start:
                 talking = self._corpora(model.cameras[:1])[0]
             source = talking.source if talking.talkers else None
             return new_policy(model, source, talking.names, corpus.statistics, seed)
-        folder = self.options.stage1 or self.options.out / "stage1" / LATEST
         if not folder.is_dir():
             raise TrainingError(f"{folder} is missing; run --stage 1 first")
-        return restart(folder, corpus.statistics)
+        policy = restart(folder, corpus.statistics)
+        # Stage 1's may have been trained for other prompts than those that stage 2 acts under.
+        policy.config = policy.planner.policy_config = replace(
+            policy.config, prompt=recipe.model.prompt
+        )
+        return policy
 
     def _corpora(
         self, cameras: Sequence[str], episode_weight: float = 0.5
@@ -191,7 +201,7 @@ class Job:
         side = image_side(self.recipe.model)
         data, store = self.recipe.data, None
         if data.stored_views:
-            store = self.options.out / VIEWS
+            store = self.options.views or self.options.out / VIEWS
         library = Library(data, self.options.data, store, self.deadline)
         corpus = load_corpus(library, cameras, (side, side), episode_weight)
         if not self.options.held_out:

@@ -62,12 +62,13 @@ def shown_frames(corpus: Corpus, count: int) -> list[Shown]:
 
 def picture(policy: Policy, shown: Sequence[Shown]) -> NDArray[np.uint8]:
     """Two rows: what the policy says, and below it the truth; uint8[h, w, 3]."""
-    columns = []
-    for frame in shown:
-        _, answers = policy.planner.look([[frame.view]], [frame.instruction], trace=True)
-        columns.append(
-            np.vstack([_drawn(frame, answers[0], "said"), _drawn(frame, frame.truth, "true")])
-        )
+    _, answers = policy.planner.look(
+        [[frame.view] for frame in shown], [frame.instruction for frame in shown], trace=True
+    )
+    columns = [
+        np.vstack([_drawn(frame, answer, "said"), _drawn(frame, frame.truth, "true")])
+        for frame, answer in zip(shown, answers, strict=True)
+    ]
     return np.hstack(columns)
 
 

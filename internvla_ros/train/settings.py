@@ -175,6 +175,8 @@ class DataSet:
     """How many; of a set with a path 0 means all."""
     snapshots: int = within(0)
     seed: int = within(0)
+    engine: tuple[str, ...] = ()
+    """Further options of `internvla generate`, e.g. "--split=seen"."""
 
 
 @dataclass(frozen=True)
@@ -189,6 +191,8 @@ class DataConfig:
     held_out_episodes: int = within(40)
     """Episodes a robot, made beside the others, for pictures, validation and the evaluation."""
     held_out_seed: int = within(777)
+    held_out_engine: tuple[str, ...] = ()
+    """Further options of `internvla generate` for these."""
     drop_pauses: bool = False
     """No chunk begins where arm and gripper rest, as in the released training."""
     skip_damaged: bool = False
@@ -205,8 +209,8 @@ class EvaluationConfig:
     scenes: int = within(100)
     """Closed-loop scenes a robot."""
     seed: int = within(7)
-    chunk: int = within(5, 1)
-    """Scenes measured before the result is kept: the unit in which an evaluation goes on."""
+    suites: tuple[str, ...] = ()
+    """Suites of tasks of many families; none: "put the A on/in the B" alone."""
     frames: int = within(200)
     """Held-out frames a robot whose boxes and points are compared."""
     max_seconds: float = within(25.0)
