@@ -14,6 +14,7 @@ from rclpy.action import ActionServer, CancelResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
 
+from internvla_ros.motion.backend import BackendError
 from internvla_ros.motion.backends.planning import GROUP, SUCCESS
 from internvla_ros.nodes.optional import optional_module
 from internvla_ros.nodes.parameters import declare, setting
@@ -101,7 +102,17 @@ class MoveItPyNode(Node):
     """Serves `move_action`, one goal at a time, each in a thread of its own."""
 
     def __init__(self) -> None:
+        """
+        Raises:
+            BackendError: moveit_py is not installed, or the node is in a namespace: moveit_py reads
+                its parameters as a node outside of any.
+        """
         super().__init__("move_group_py")
+        if self.get_namespace() != "/":
+            raise BackendError(
+                f"moveit_py_node is in namespace {self.get_namespace()}, which moveit_py cannot be "
+                "in; plan with move_group there"
+            )
         config = declare(self, MoveItPyConfig)
         messages = PlanningMessages()
         self._action = messages.action

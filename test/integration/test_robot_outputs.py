@@ -31,7 +31,7 @@ from trajectory_msgs.msg import JointTrajectory
 from internvla_ros.motion.backend import BackendError
 from internvla_ros.motion.profile import JointState
 from internvla_ros.nodes.backends import make_backend
-from internvla_ros.nodes.moveit_py_node import MoveItPyPlanner, moveit_config
+from internvla_ros.nodes.moveit_py_node import MoveItPyNode, MoveItPyPlanner, moveit_config
 from internvla_ros.nodes.planning_messages import PlanningMessages
 
 pytestmark = pytest.mark.integration
@@ -213,3 +213,12 @@ def test_moveit_py_is_given_all_it_needs_and_is_named_when_missing(
     monkeypatch.setitem(sys.modules, "moveit.planning", None)
     with pytest.raises(BackendError, match="ros-jazzy-moveit-py"):
         MoveItPyPlanner("franka_fr3", False)
+
+
+def test_moveit_py_is_not_for_namespaces() -> None:
+    rclpy.init(args=["--ros-args", "-r", "__ns:=/left"])
+    try:
+        with pytest.raises(BackendError, match="in namespace /left"):
+            MoveItPyNode()
+    finally:
+        rclpy.try_shutdown()
