@@ -208,6 +208,14 @@ def test_what_moves_the_arm_is_never_started_again_by_itself() -> None:
     assert not any(node.respawn for node in graph(Options(respawn=False)))
 
 
+def test_managed_nodes_start_by_themselves_or_not() -> None:
+    for autostart in (True, False):
+        nodes = {node.name: node for node in graph(Options(autostart=autostart))}
+        managed = {name for name, node in nodes.items() if "autostart" in node.parameters}
+        assert managed == {"planner", "actor", "arm"}
+        assert all(nodes[name].parameters["autostart"] is autostart for name in managed)
+
+
 def test_the_command_line_of_a_node() -> None:
     node = NodeSpec("left", "arm_node", {"robot": 'odd "name"', "rate": 2.0, "list": ("a", "b")})
     words = command(node, "/ns")

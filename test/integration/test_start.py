@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -125,15 +125,20 @@ class Watched:
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_a_graph_forms_in_any_order_of_start(ros: None, policy: Path, seed: int) -> None:
+def test_a_graph_forms_in_any_order_of_start(
+    ros: None, policy: Path, seed: int, record_property: Callable[[str, object], None]
+) -> None:
     watched = Watched(policy, seed)
     try:
-        print(f"from start to first command: {watched.start():.1f} s")
+        first = f"{watched.start():.1f} s"
+        record_property(f"from start to first command, as {', '.join(watched.order)}", first)
     finally:
         watched.close()
 
 
-def test_a_graph_forms_again_after_each_process_has_died(ros: None, policy: Path) -> None:
+def test_a_graph_forms_again_after_each_process_has_died(
+    ros: None, policy: Path, record_property: Callable[[str, object], None]
+) -> None:
     """test_kill.py says what the arm does meanwhile."""
     watched = Watched(policy, seed=2)
     try:
@@ -142,7 +147,9 @@ def test_a_graph_forms_again_after_each_process_has_died(ros: None, policy: Path
             watched.restart(name)
             began = time.monotonic()
             watched.obey()
-            print(f"{name}: commands again after {time.monotonic() - began:.1f} s")
+            record_property(
+                f"from a restarted {name} to commands", f"{time.monotonic() - began:.1f} s"
+            )
     finally:
         watched.close()
 
