@@ -173,6 +173,11 @@ MANY: list[tuple[str, Graph, Options]] = [
     ("bringup", graph, Options(namespace="/left", sim="gazebo", window=True)),
     ("bringup", graph, Options(motion="moveit_servo", use_sim_time="false")),
     ("bringup", graph, Options(motion="moveit", sim="none", hardware="mock")),
+    (
+        "bringup",
+        graph,
+        Options(robot="franka_fr3", sim="none", hardware="real", robot_ip="10.0.0.2"),
+    ),
     ("bringup", graph, Options(rviz=True, markers=False, respawn=False, record="/tmp/kept")),
     ("gazebo", gazebo_graph, Options(sim="gazebo", robot="google_robot")),
     ("moveit", moveit_graph, Options(sim="none", robot="franka_panda", hardware="mock")),
