@@ -178,11 +178,9 @@ def test_env_bash_serves_any_folder_and_a_strict_shell(times: int, tmp_path: Pat
     script = (
         "set -euo pipefail\n"
         + f". '{ROOT}/env.bash'\n" * times
-        + (
-            "internvla --version\n"
-            "python -c 'from internvla_ros.msg import Box; import internvla_ros.motion; print(Box)'\n"
-            "echo $-\n"
-        )
+        + "internvla --version\n"
+        + "python -c 'from internvla_ros.msg import Box; import internvla_ros.motion; print(Box)'\n"
+        + "echo $-\n"
     )
     done = subprocess.run(
         ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True
