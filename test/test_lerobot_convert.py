@@ -109,6 +109,15 @@ def test_files_follow_version_3(chunked: Path) -> None:
     assert count_frames(chunked / "videos/observation.images.wrist/chunk-000/file-000.mp4") == 29
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_rows_of_many_episodes_in_one_group_are_told_apart(
+    episodes: Path, copy: Path, told: bool
+) -> None:
+    """As LeRobot's own writer leaves them, with or without statistics of each group."""
+    pq.write_table(pq.read_table(copy / DATA), copy / DATA, write_statistics=told)
+    same_datasets(LeRobotDataset(episodes), LeRobotDataset(copy))
+
+
 def test_statistics_over_episodes_are_those_of_all_frames(episodes: Path, chunked: Path) -> None:
     stats = json.loads((chunked / "meta/stats.json").read_text())
     dataset = LeRobotDataset(episodes)

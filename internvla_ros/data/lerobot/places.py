@@ -8,6 +8,7 @@ which second on it is in which video.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,7 @@ class ChunkedFiles:
         rows = self._metadata(lambda name: not name.startswith(STATS_PREFIX))
         self._lies = _checked(root / layout.EPISODES_FOLDER, rows, int(info["total_episodes"]))
         self.episodes = [_told(row) for row in self._lies]
+        self._open: _RowGroups | None = None
 
     def data_path(self, index: int) -> Path:
         """The parquet file that an episode shares with others."""
@@ -124,7 +126,10 @@ class ChunkedFiles:
 
     def rows(self, index: int, names: Sequence[str]) -> pa.Table:
         """These columns of the rows with this episode's number."""
-        return read_columns(self.data_path(index), names, pc.field("episode_index") == index)
+        path = self.data_path(index)
+        if self._open is None or self._open.path != path:
+            self._open = _RowGroups(path)
+        return self._open.rows(index, names)
 
     def video(self, index: int, key: str) -> VideoPlace | None:
         """The part of a video file that is an episode's."""
@@ -167,6 +172,38 @@ def places(root: Path, info: Mapping[str, Any]) -> Places:
     return kind(root, info)
 
 
+class _RowGroups:
+    """A parquet file of many episodes, kept open, and which of its row groups hold which."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._names = set(read_schema(path).names)
+        self._file = pq.ParquetFile(path)
+        self._bounds = [self._episodes(number) for number in range(self._file.num_row_groups)]
+
+    def rows(self, index: int, names: Sequence[str]) -> pa.Table:
+        """These columns of an episode's rows."""
+        _require(self.path, self._names, [*names, "episode_index"])
+        groups = [n for n, (first, last) in enumerate(self._bounds) if first <= index <= last]
+        wanted = list(dict.fromkeys([*names, "episode_index"]))
+        try:
+            table = self._file.read_row_groups(groups, columns=wanted)
+            return table.filter(pc.field("episode_index") == index).select(list(names))
+        except (pa.ArrowException, OSError) as error:
+            raise DatasetError(f"{self.path} cannot be read as parquet: {error}") from error
+
+    def _episodes(self, number: int) -> tuple[float, float]:
+        """The first and last episode of a row group; all where the file does not say it."""
+        group = self._file.metadata.row_group(number)
+        for place in range(group.num_columns):
+            column = group.column(place)
+            if column.path_in_schema == "episode_index":
+                told = column.statistics
+                if told is not None and told.has_min_max:
+                    return float(told.min), float(told.max)
+        return -math.inf, math.inf
+
+
 def read_schema(path: Path) -> pa.Schema:
     """The columns of a parquet file; DatasetError names it."""
     try:
@@ -177,20 +214,21 @@ def read_schema(path: Path) -> pa.Schema:
         raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
 
 
-def read_columns(path: Path, names: Sequence[str], rows: pc.Expression | None = None) -> pa.Table:
-    """Columns of a parquet file, of those rows; DatasetError names the file and what it lacks."""
-    present = set(read_schema(path).names)
+def read_columns(path: Path, names: Sequence[str]) -> pa.Table:
+    """Columns of a parquet file; DatasetError names the file and what it lacks."""
+    _require(path, set(read_schema(path).names), names)
+    try:
+        return pq.ParquetFile(path).read(columns=list(names))
+    except (pa.ArrowException, OSError) as error:
+        raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
+
+
+def _require(path: Path, present: set[str], names: Sequence[str]) -> None:
     missing = [name for name in names if name not in present]
     if missing:
         raise DatasetError(
             f"{path} lacks the column {', '.join(missing)}; it has {', '.join(sorted(present))}"
         )
-    try:
-        if rows is None:
-            return pq.ParquetFile(path).read(columns=list(names))
-        return pq.read_table(path, columns=list(names), filters=rows, partitioning=None)
-    except (pa.ArrowException, OSError) as error:
-        raise DatasetError(f"{path} cannot be read as parquet: {error}") from error
 
 
 def _task_rows(path: Path) -> list[dict[str, Any]]:
