@@ -29,9 +29,11 @@ from transformers import (
 
 from internvla_ros.data.lerobot import DatasetError, EpisodeWriter, LeRobotDataset
 from internvla_ros.model.chat import IGNORED
+from internvla_ros.model.config import ActorConfig
 from internvla_ros.model.policy import Policy
+from internvla_ros.model.weights import tied_entries
 from internvla_ros.spatial.types import Turn
-from internvla_ros.train.actions import action_losses, planned_rows
+from internvla_ros.train.actions import action_losses, draw, planned_rows
 from internvla_ros.train.batches import Share
 from internvla_ros.train.conversations import Conversation, Scribe, grounding_losses
 from internvla_ros.train.corpus import Corpus, Library, load_corpus
@@ -42,7 +44,7 @@ from internvla_ros.train.hardware import accelerator
 from internvla_ros.train.job import Job, Options, with_data
 from internvla_ros.train.loop import Group, Loop, LoopOptions, Objective
 from internvla_ros.train.network import new_policy
-from internvla_ros.train.objectives import joint_batches
+from internvla_ros.train.objectives import joint_batches, write_policy
 from internvla_ros.train.recipe import load_recipe
 from internvla_ros.train.settings import LoopConfig, ModelConfig, Recipe
 from internvla_ros.train.sources import arranged, template_phrases
@@ -442,6 +444,26 @@ def stage(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     return Stage(recipe, fresh.train(), corpus)
 
 
+def test_sets_are_drawn_by_weight_and_those_of_one_robot_share_statistics(
+    data: Path, tmp_path: Path
+) -> None:
+    other = write_data(tmp_path / "others", range(20, 22))
+    path = write_recipe(tmp_path)
+    recipe, folders = with_data(load_recipe(path), [f"{data}=3", str(other)])
+    corpus = load_corpus(Library(recipe.data, folders, None, progress=False), (), (128, 128))
+    (statistics,) = corpus.statistics.values()
+    assert [s.statistics for s in corpus.sets] == [statistics, statistics]
+    assert (statistics.num_transitions, statistics.num_trajectories) == (30, 5)
+    actions = np.concatenate([s.frames.action for s in corpus.sets])
+    np.testing.assert_allclose(statistics.action.mean, actions.mean(axis=0), rtol=1e-5)
+    rng, rows = np.random.default_rng(0), np.arange(4000)
+    config, actor = recipe.stage2.action, ActorConfig(state_dim=10)
+    samples = draw(corpus.sets, config, actor, len(rows), rows, rng)
+    assert abs((samples.sets == 0).mean() - 0.75) < 0.03
+    one, _ = with_data(load_recipe(path), [str(data)], unnorm_key="mine")
+    assert list(load_corpus(Library(one.data, (data,), None), (), (8, 8)).statistics) == ["mine"]
+
+
 def planner_gradient(stage: Stage, decay: float) -> Tensor:
     """The gradient of the action loss at the planner's first matrix."""
     action = replace(stage.recipe.stage2.action, gradient_decay=decay, condition_dropout=0.0)
@@ -498,12 +520,37 @@ def test_gradient_checkpointing_changes_no_gradient(stage: Stage) -> None:
     torch.testing.assert_close(plain, again)
 
 
-def small_job(data: Path, out: Path, changes: tuple[str, ...] = (), **options: Any) -> Job:
+@pytest.fixture(scope="module")
+def start(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A recipe of stage 2 alone that goes on from a checkpoint, with the data's name in it."""
+    folder = tmp_path_factory.mktemp("start")
+    policy = stage.policy
+    write_policy(
+        folder / "policy",
+        policy.config,
+        policy.tokenizer,
+        policy.statistics,
+        {k: v for k, v in policy.state_dict().items() if k not in tied_entries(policy)},
+        "",
+    )
+    text = _without_stage_1(RECIPE).replace("size: nano,", f"start: {folder / 'policy'},")
+    return write_recipe(folder, text)
+
+
+def small_job(
+    start: Path, data: Path, out: Path, changes: tuple[str, ...] = (), **options: Any
+) -> Job:
     """Stage 2 alone of the small recipe."""
-    out.parent.mkdir(exist_ok=True)
-    path = write_recipe(out.parent, _without_stage_1(RECIPE))
-    recipe, folders = with_data(load_recipe(path, changes), [str(data)])
-    return Job(recipe, Options(out, folders, **options), ("stage2",))
+    recipe, folders = with_data(load_recipe(start, changes), [str(data)])
+    return Job(recipe, Options(out, folders, threads=1, **options), ("stage2",))
+
+
+@pytest.fixture(scope="module")
+def whole(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished, uninterrupted run."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert small_job(start, data, out).run()
+    return out
 
 
 def _without_stage_1(text: str) -> str:
@@ -516,10 +563,10 @@ def _without_stage_1(text: str) -> str:
     return "".join(kept)
 
 
-def test_adapters_are_merged_on_export(data: Path, tmp_path: Path) -> None:
+def test_adapters_are_merged_on_export(start: Path, data: Path, tmp_path: Path) -> None:
     pytest.importorskip("peft")
     changes = ("model.lora_rank=4", "stage2.loop.steps=2", "stage2.loop.ema_decay=0")
-    job = small_job(data, tmp_path / "run", changes)
+    job = small_job(start, data, tmp_path / "run", changes)
     objective = job._stage2(Share(0))
     assert {g.name for g in objective.groups} >= {"planner.adapters", "actor"}
     hardware = accelerator("no", 1, "cpu")
@@ -535,13 +582,9 @@ def test_adapters_are_merged_on_export(data: Path, tmp_path: Path) -> None:
     assert names and any(trained.get_parameter(name).any() for name in names)
 
 
-def test_training_goes_on_from_a_checkpoint(data: Path, tmp_path: Path) -> None:
-    first = small_job(data, tmp_path / "one" / "run", ("stage2.loop.steps=1",))
-    first.run()
-    start = tmp_path / "one" / "run" / "stage2" / "checkpoint"
-    job = small_job(data, tmp_path / "two" / "run", (f"model.start={start}",))
-    objective = job._stage2(Share(0))
-    before = Policy.from_pretrained(start).state_dict()
+def test_training_goes_on_from_a_checkpoint(stage: Stage, start: Path, data: Path) -> None:
+    objective = small_job(start, data, start.parent / "run")._stage2(Share(0))
+    before = stage.policy.state_dict()
     module: Any = objective.module
     for name, tensor in module.policy.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, msg=name)
@@ -571,21 +614,19 @@ def test_a_large_policy_starts_from_its_pre_trained_parts(policy: Policy, tmp_pa
     )
 
 
-def test_bf16_trains(data: Path, tmp_path: Path) -> None:
+def test_bf16_trains(start: Path, data: Path, tmp_path: Path) -> None:
     changes = ("model.precision=bf16", "stage2.loop.steps=1", "stage2.action.batch_size=2")
-    assert small_job(data, tmp_path / "run", changes).run()
+    assert small_job(start, data, tmp_path / "run", changes).run()
     (line,) = metrics(tmp_path / "run" / "stage2")
     assert np.isfinite(line["loss"]) and np.isfinite(line["grad_norm"])
 
 
-def test_a_finished_run_is_not_begun_again(data: Path, tmp_path: Path) -> None:
-    changes = ("stage2.loop.steps=1",)
-    small_job(data, tmp_path / "run", changes).run()
+def test_a_finished_run_is_not_begun_again(start: Path, data: Path, whole: Path) -> None:
     with pytest.raises(TrainingError, match="--resume"):
-        small_job(data, tmp_path / "run", changes).run()
-    states = sorted((tmp_path / "run").rglob("manifest.json"))
+        small_job(start, data, whole).run()
+    states = sorted(whole.rglob("manifest.json"))
     written = [path.stat().st_mtime_ns for path in states]
-    assert small_job(data, tmp_path / "run", changes, resume=True).run()
+    assert small_job(start, data, whole, resume=True).run()
     assert [path.stat().st_mtime_ns for path in states] == written
 
 
@@ -599,52 +640,49 @@ def command(recipe: Path, data: Path, out: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.integration
-def test_a_killed_run_goes_on_bit_by_bit(data: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, _without_stage_1(RECIPE))
+def test_a_killed_run_goes_on_bit_by_bit(
+    start: Path, data: Path, whole: Path, tmp_path: Path
+) -> None:
     killed = tmp_path / "killed"
     process = subprocess.Popen(
-        command(recipe, data, killed, "--workers", "1", "--set", "stage2.loop.save_every=2"),
+        command(start, data, killed, "--workers", "1"),
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     lines = killed / "stage2" / "metrics.jsonl"
-    limit = time.monotonic() + 120
+    limit = time.monotonic() + 180
     while not lines.is_file() or len(lines.read_text().splitlines()) < 3:
         assert process.poll() is None and time.monotonic() < limit
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (killed / "stage2" / "done").exists()
-    small_job(data, killed, resume=True, threads=1).run()
-    small_job(data, tmp_path / "whole", threads=1).run()
-    assert metrics(killed / "stage2") == metrics(tmp_path / "whole" / "stage2")
+    small_job(start, data, killed, resume=True).run()
+    assert metrics(killed / "stage2") == metrics(whole / "stage2")
     ours, theirs = (
         Policy.from_pretrained(folder / "stage2" / "checkpoint").state_dict()
-        for folder in (killed, tmp_path / "whole")
+        for folder in (killed, whole)
     )
     for name, tensor in ours.items():
         torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=0, msg=name)
 
 
 @pytest.mark.integration
-def test_two_processes_train_as_one_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path, _without_stage_1(RECIPE))
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    launch.insert(3, "--standalone")
-    both = command(recipe, data, tmp_path / "both", "--workers", "0")[1:]
-    subprocess.run(
-        [*launch, *both, "--set", "stage2.loop.steps=3"],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
+def test_two_processes_train_as_one_with_twice_the_batch(
+    start: Path, data: Path, tmp_path: Path
+) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    both = command(start, data, tmp_path / "both", "--workers", "0")[1:]
+    steps = "stage2.loop.steps=2"
+    subprocess.run([*launch, *both, "--set", steps], check=True, capture_output=True, timeout=240)
     doubled = (
-        "stage2.loop.steps=3",
+        steps,
         "stage2.action.batch_size=8",
         "stage2.action.draft_batch_size=16",
         "stage2.grounding_batch_size=4",
     )
-    small_job(data, tmp_path / "one", doubled).run()
+    small_job(start, data, tmp_path / "one", doubled).run()
     ours, theirs = (metrics(tmp_path / name / "stage2") for name in ("both", "one"))
+    assert len(ours) == 2
     for mine, other in zip(ours, theirs, strict=True):
         assert mine == pytest.approx(other, rel=2e-4)

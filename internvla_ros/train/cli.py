@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
 
@@ -25,7 +26,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         action="append",
-        default=[],
         metavar="DIR[=WEIGHT]",
         help="a LeRobot data set, as `internvla generate` writes it; several are mixed "
         "(without: the folders that the recipe names)",
@@ -33,7 +33,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--held-out",
         action="append",
-        default=[],
         type=Path,
         metavar="DIR",
         help="a data set to validate and draw predictions on",
@@ -49,20 +48,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-after",
         type=_minutes,
-        default=float("inf"),
         metavar="MINUTES",
         help=f"then save, and exit with {EXIT_UNFINISHED} unless all is done",
     )
     parser.add_argument(
         "--set",
         action="append",
-        default=[],
         dest="changes",
         metavar="KEY=VALUE",
         help="change an entry of the recipe, e.g. stage2.loop.steps=100",
     )
+    parser.add_argument("--llava", action="append", help="a LLaVA-style JSON file to mix in")
     parser.add_argument(
-        "--llava", action="append", default=[], help="a LLaVA-style JSON file to mix in"
+        "--unnorm-key",
+        default="",
+        help="name of the data's statistics in the checkpoint; none: the robot file's",
     )
     parser.add_argument(
         "--dry-run", action="store_true", help="print model, data, memory and steps; train nothing"
@@ -90,10 +90,10 @@ def run(args: argparse.Namespace) -> int:
     from internvla_ros.train.job import Job, Options, with_data
     from internvla_ros.train.recipe import load_recipe
 
-    recipe: Recipe = load_recipe(args.recipe, args.changes)
+    recipe: Recipe = load_recipe(args.recipe, args.changes or ())
     folders: tuple[Path, ...] = tuple(Path(s.path) for s in recipe.data.sets if s.path)
     if args.data:
-        recipe, folders = with_data(recipe, args.data)
+        recipe, folders = with_data(recipe, args.data, args.unnorm_key)
     if args.llava:
         recipe = replace(recipe, data=replace(recipe.data, llava=tuple(args.llava)))
     if args.dry_run:
@@ -109,9 +109,9 @@ def run(args: argparse.Namespace) -> int:
     options = Options(
         out=args.out,
         data=folders,
-        held_out=tuple(args.held_out),
+        held_out=tuple(args.held_out or ()),
         resume=args.resume,
-        stop_after=args.stop_after,
+        stop_after=args.stop_after or math.inf,
         device=args.device,
         threads=args.threads,
         workers=args.workers,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from internvla_ros.train.cli import EXIT_UNFINISHED
-from internvla_ros.train.cli_recipe import add_common_arguments
+from internvla_ros.train.cli_recipe import add_common_arguments, machine_of
 
 ARMS = ("full", "stage1", "none")
 
@@ -26,12 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do what is left of all runs, then print the table."""
     from internvla_ros.train.ablation import Ablation
-    from internvla_ros.train.pipeline import Machine
     from internvla_ros.train.recipe import load_recipe
 
-    recipe = load_recipe(args.recipe, args.changes)
+    recipe = load_recipe(args.recipe, args.changes or ())
     ablation = Ablation(recipe, args.out, tuple(args.seeds), tuple(args.guidance))
-    machine = Machine(args.minutes, args.workers, args.device, args.threads, args.tensorboard)
+    machine = machine_of(args)
     finished = args.table or ablation.run(machine)
     print(ablation.write())
     return 0 if finished else EXIT_UNFINISHED

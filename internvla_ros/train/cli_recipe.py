@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from internvla_ros.train.cli import EXIT_UNFINISHED
+
+if TYPE_CHECKING:
+    from internvla_ros.train.pipeline import Machine
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,13 +35,11 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--minutes",
         type=float,
-        default=float("inf"),
         help=f"then stop, with exit status {EXIT_UNFINISHED}; the same command goes on",
     )
     parser.add_argument(
         "--set",
         action="append",
-        default=[],
         dest="changes",
         metavar="KEY=VALUE",
         help="change an entry of the recipe, e.g. stage2.loop.steps=100",
@@ -52,13 +55,21 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tensorboard", action="store_true", help="write TensorBoard files too")
 
 
+def machine_of(args: argparse.Namespace) -> Machine:
+    """What the run may use."""
+    from internvla_ros.train.pipeline import Machine
+
+    minutes = math.inf if args.minutes is None else args.minutes
+    return Machine(minutes, args.workers, args.device, args.threads, args.tensorboard)
+
+
 def run(args: argparse.Namespace) -> int:
     """Do what is left of the recipe."""
     from internvla_ros.train.guidance import guided
-    from internvla_ros.train.pipeline import Machine, Pipeline
+    from internvla_ros.train.pipeline import Pipeline
     from internvla_ros.train.recipe import load_recipe
 
-    recipe = guided(load_recipe(args.recipe, args.changes), args.guidance, args.seed)
-    machine = Machine(args.minutes, args.workers, args.device, args.threads, args.tensorboard)
+    recipe = guided(load_recipe(args.recipe, args.changes or ()), args.guidance, args.seed)
+    machine = machine_of(args)
     points = "predicted" if args.guidance == "full" else "withheld"
     return 0 if Pipeline(recipe, args.out, machine, points=points).run() else EXIT_UNFINISHED

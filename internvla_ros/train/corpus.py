@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 from accelerate import PartialState
 
 from internvla_ros.data.lerobot import LeRobotDataset
-from internvla_ros.data.normalisation import DatasetStatistics
+from internvla_ros.data.normalisation import DatasetStatistics, action_statistics, compute
 from internvla_ros.data.statistics import dataset_statistics
 from internvla_ros.robots.embodiment import EmbodimentError, load_embodiment
 from internvla_ros.train.actions import ActionSet
@@ -96,7 +97,25 @@ def load_corpus(
         llava = LlavaSource(Path(path), size)
         weight = share * library.config.llava_weight / len(library.config.llava)
         talkers.append(Talker(Path(path).name, llava, weight, len(llava.items)))
-    return Corpus(tuple(sets), tuple(t for t in talkers if t.weight > 0), tuple(sorted(names)))
+    return Corpus(_pooled(sets), tuple(t for t in talkers if t.weight > 0), tuple(sorted(names)))
+
+
+def _pooled(sets: Sequence[ActionSet]) -> tuple[ActionSet, ...]:
+    """Sets whose statistics have one name share them: those of all their frames."""
+    found = []
+    for own in sets:
+        alike = [s.frames for s in sets if s.name == own.name]
+        if len(alike) > 1:
+            frames = sum(len(f) for f in alike)
+            statistics = DatasetStatistics(
+                action=action_statistics(np.concatenate([f.action for f in alike])),
+                state=compute(np.concatenate([f.state for f in alike])),
+                num_transitions=frames,
+                num_trajectories=sum(len(f.records) for f in alike),
+            )
+            own = replace(own, statistics=statistics)
+        found.append(own)
+    return tuple(found)
 
 
 def _load_set(

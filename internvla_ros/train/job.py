@@ -206,7 +206,10 @@ class Job:
         corpus = load_corpus(library, cameras, (side, side), episode_weight)
         if not self.options.held_out:
             return corpus, None
-        return corpus, load_corpus(self._held_out(library), cameras, (side, side))
+        held_out = load_corpus(self._held_out(library), cameras, (side, side))
+        known = corpus.statistics
+        sets = [replace(s, statistics=known.get(s.name, s.statistics)) for s in held_out.sets]
+        return corpus, replace(held_out, sets=tuple(sets))
 
     def _held_out(self, library: Library) -> Library:
         """All episodes of the held-out folders."""
@@ -243,14 +246,19 @@ def is_done(folder: Path, config: LoopConfig) -> bool:
         return False
 
 
-def with_data(recipe: Recipe, folders: Sequence[str]) -> tuple[Recipe, tuple[Path, ...]]:
-    """A recipe on the folders that the user names ("DIR" or "DIR=WEIGHT"), and those folders."""
+def with_data(
+    recipe: Recipe, folders: Sequence[str], unnorm_key: str = ""
+) -> tuple[Recipe, tuple[Path, ...]]:
+    """A recipe on the folders that the user names ("DIR" or "DIR=WEIGHT"), and those folders.
+
+    `unnorm_key` names their statistics; empty: as their robots' files do.
+    """
     sets = []
     for entry in folders:
         path, equals, weight = entry.rpartition("=")
         path, share = (path, _weight(entry, weight)) if equals else (entry, 1.0)
         name = Path(path).resolve().name
-        sets.append(DataSet(name, path=path, weight=share))
+        sets.append(DataSet(name, path=path, weight=share, unnorm_key=unnorm_key))
     if len({s.name for s in sets}) != len(sets):
         raise TrainingError("two folders of data have the same name")
     return replace(recipe, data=replace(recipe.data, sets=tuple(sets))), tuple(

@@ -30,7 +30,7 @@ from internvla_ros.train.errors import TrainingError
 from internvla_ros.train.settings import ModelConfig
 from internvla_ros.train.sources import template_phrases
 
-CORPUS_SIZE = 2000
+CORPUS_SIZE = 1000
 """Conversations that a tokenizer is trained on."""
 NAME_REPEATS = 50
 """How often each object's name stands beside them, so that each of its words gets a token."""
