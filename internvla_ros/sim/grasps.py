@@ -161,7 +161,8 @@ class GraspPlanner:
                 room = min(pick_room, _AMPLE)
                 if not step.slides:
                     room += min(self._place_room(step, state, tip, yaw, place), _AMPLE)
-                yield _Candidate(yaw, tip, place, room - _TURN_COST * abs(yaw - now) - 1e-4 * rank)
+                turning = abs(yaw) + 0.5 * abs(yaw - now)
+                yield _Candidate(yaw, tip, place, room - _TURN_COST * turning - 1e-4 * rank)
 
     def _owners(self, step: Step) -> tuple[str, ...]:
         """The drawer whose handle is taken: the fingers belong before its front."""

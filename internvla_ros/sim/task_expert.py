@@ -186,7 +186,8 @@ class TaskExpert:
         if offset > (_NEAR if self._phase != "lower" else 2 * _NEAR):
             high = float(tip.position[2]) > self._carry(state, step, body, tip, place) - 0.010
             return "carry" if high else "lift"
-        if not self._aimed(tip, self._grasp.place_yaw) and self._phase != "lower":
+        turned = self._aimed(tip, self._grasp.place_yaw) or self._waited > _STUCK // 2
+        if not turned and self._phase != "lower":
             return "carry"
         release = self._release(state, step, body, tip, place)
         reached = abs(float(tip.position[2]) - release) < 0.004 and offset < _EXACT
