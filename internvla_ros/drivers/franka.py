@@ -124,7 +124,7 @@ class _Arm:
             self._recover()
         elif isinstance(request, Path) and not self._failed:
             refused = self._follower.begin(request, np.array(state.q_d))
-            self._link.fault(refused)
+            self._link.refuse(refused)
             if not refused:
                 self._move()
 
@@ -193,7 +193,7 @@ class _Arm:
         if isinstance(request, Path) and stopping:
             self._next = request
         elif isinstance(request, Path):
-            self._link.fault(self._follower.follow(request))
+            self._link.refuse(self._follower.follow(request))
         elif isinstance(request, Quit):
             self.wanted = False
         return isinstance(request, Stop | Quit)

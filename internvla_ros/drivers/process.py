@@ -28,6 +28,7 @@ Points = Sequence[tuple[float, Sequence[float], Sequence[float]]]
 _CLOSE_TIME = 5.0  # s for a driver to bring its robot to rest and end
 _FAR = 0.1  # rad that a path may begin away from an arm at rest,
 _PACE = 1.0  # and rad/s that it may take to get there
+_REFUSED = 1.0  # s for which a path that is not followed is a fault
 
 
 class DriverError(RuntimeError):
@@ -124,6 +125,7 @@ class Link:
         self._pipe = pipe
         self._slot = slot
         self._parent = os.getppid()
+        self._refused: float | None = None  # when a path was refused, until that is over
 
     def tell(
         self,
@@ -139,11 +141,19 @@ class Link:
 
     def fault(self, text: str) -> None:
         """Why the robot does not obey; "": it does again."""
+        self._refused = None
         with contextlib.suppress(OSError):
             self._pipe.send(text)
 
+    def refuse(self, text: str) -> None:
+        """Why a path is not followed, a fault that passes by itself; "": it is followed."""
+        self.fault(text)
+        self._refused = time.monotonic() if text else None
+
     def next_request(self) -> Request | None:
         """The next request; None: there is none now."""
+        if self._refused is not None and time.monotonic() - self._refused > _REFUSED:
+            self.fault("")
         try:
             if self._pipe.poll():
                 request: Request = self._pipe.recv()

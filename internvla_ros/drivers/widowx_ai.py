@@ -148,7 +148,7 @@ class _Arm:
         elif isinstance(request, Grip):
             self._driver.set_gripper_position(request.position, _GRIPPER_TIME, False)
         elif isinstance(request, Path) and self._moving and not self._stopping:
-            self._link.fault(self._follower.follow(request))
+            self._link.refuse(self._follower.follow(request))
         elif isinstance(request, Path) and self._moving:
             self._next_path = request
         elif isinstance(request, Path):
@@ -156,7 +156,7 @@ class _Arm:
 
     def _begin(self, path: Path, here: Array) -> None:
         refused = self._follower.begin(path, here)
-        self._link.fault(refused)
+        self._link.refuse(refused)
         if not refused:
             self._commanded, self._moving, self._stopping = here, True, False
             self._tracker.reset()

@@ -10,15 +10,16 @@ from dataclasses import dataclass
 
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_ros.drivers import franka, widowx_ai
 from internvla_ros.drivers.process import DriverError, DriverProcess
 from internvla_ros.drivers.tracking import Limits
-from internvla_ros.nodes.diagnostics import ERROR, OK, WARN, Diagnostics, Health
+from internvla_ros.nodes.diagnostics import ERROR, OK, Diagnostics, Health
 from internvla_ros.nodes.parameters import declare, setting
-from internvla_ros.nodes.qos import EVENTS, NEWEST, SENSOR_OUT
+from internvla_ros.nodes.qos import EVENTS, LATCHED, NEWEST, SENSOR_OUT
 from internvla_ros.nodes.runner import run
 from internvla_ros.nodes.stamps import seconds
 from internvla_ros.robots.embodiment import Embodiment, load_embodiment
@@ -68,7 +69,7 @@ class Processes:
 
 
 class DriverNode(Node):
-    """Trajectories of arm and gripper in, joint_states out; `~/stop` and `~/recover`.
+    """Trajectories of arm and gripper in, joint_states and robot_fault out; `~/stop`, `~/recover`.
 
     After `~/stop` the arm follows nothing until `~/recover`, which takes back a reflex as well.
     """
@@ -80,6 +81,8 @@ class DriverNode(Node):
         self._stopped = False
         self._processes = start_driver(self._robot, config)
         self._out = self.create_publisher(JointState, "joint_states", SENSOR_OUT)
+        self._fault_out = self.create_publisher(String, "robot_fault", LATCHED)
+        self._told: str | None = None
         subscribe = self.create_subscription
         subscribe(JointTrajectory, "arm_controller/joint_trajectory", self._on_arm, NEWEST)
         subscribe(JointTrajectory, "gripper_controller/joint_trajectory", self._on_gripper, EVENTS)
@@ -126,7 +129,17 @@ class DriverNode(Node):
         response.success, response.message = True, "recovery asked for; /diagnostics tells"
         return response
 
+    def _fault(self) -> str:
+        """Why the robot does not obey; empty when it does."""
+        faults = [process.fault for process in self._processes.each()]
+        stopped = "the driver was stopped: ask it to recover" if self._stopped else ""
+        return "; ".join(fault for fault in (*faults, stopped) if fault)
+
     def _publish(self) -> None:
+        fault = self._fault()
+        if fault != self._told:
+            self._told = fault
+            self._fault_out.publish(String(data=fault))
         reading, hand = self._processes.arm.reading(), self._processes.hand.reading()
         if reading is None or hand is None or math.isnan(hand.gripper):
             return
@@ -141,11 +154,8 @@ class DriverNode(Node):
             self._out.publish(message)
 
     def _health(self) -> Health:
-        faults = [process.fault for process in self._processes.each()]
-        text = "; ".join(fault for fault in faults if fault)
-        if text:
-            return Health(ERROR, text)
-        return Health(WARN, "stopped") if self._stopped else Health(OK, "following")
+        fault = self._fault()
+        return Health(ERROR, fault) if fault else Health(OK, "following")
 
 
 def start_driver(robot: Embodiment, config: DriverConfig) -> Processes:

@@ -19,10 +19,12 @@ from builtin_interfaces.msg import Duration
 from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from simulators import franka, requires_simulators
+from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from internvla_ros.bringup import Options, command, graph
+from internvla_ros.nodes.qos import LATCHED
 from internvla_ros.robots.embodiment import load_embodiment
 
 pytestmark = [pytest.mark.integration, requires_simulators]
@@ -39,6 +41,10 @@ class Operator:
         self.joints: dict[str, float] = {}
         self.node.create_subscription(JointState, "joint_states", self.on_joints, 10)
         self.arm = self.node.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", 1)
+        self.faults: list[str] = []
+        self.node.create_subscription(
+            String, "robot_fault", lambda message: self.faults.append(message.data), LATCHED
+        )
 
     def on_joints(self, message: JointState) -> None:
         self.joints = dict(zip(message.name, message.position, strict=True))
@@ -91,7 +97,9 @@ def test_a_franka_follows_trajectories_stops_and_goes_on(operator: Operator) -> 
     operator.turn_first_joint(0.2, 1)
     operator.wait(lambda: operator.joints[first] > start + 0.15, "the arm to move")
     assert operator.call("driver/stop").success
+    operator.wait(lambda: "ask it to recover" in "".join(operator.faults[-1:]), "the fault")
     assert operator.call("driver/recover").success
+    operator.wait(lambda: operator.faults[-1] == "", "the recovery to be told")
     there = operator.joints[first]
 
     def back() -> bool:

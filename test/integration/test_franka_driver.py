@@ -127,6 +127,7 @@ def test_a_path_that_begins_elsewhere_is_refused(driver: DriverProcess) -> None:
     driver.follow(time.monotonic(), ROBOT.joints, [(0.02, (here + 0.3).tolist(), [0.0] * 7)])
     until(lambda: bool(driver.fault), "the refusal")
     assert "rad away from where the arm rests" in driver.fault
+    until(lambda: not driver.fault, "the refusal to pass")
     assert is_at(driver, here)
 
 

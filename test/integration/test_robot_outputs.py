@@ -26,6 +26,7 @@ from interbotix_xs_msgs.msg import JointGroupCommand, JointSingleCommand
 from interbotix_xs_msgs.srv import OperatingModes
 from rclpy.action import ActionServer
 from rclpy.signals import SignalHandlerOptions
+from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from internvla_ros.motion.backend import BackendError
@@ -33,6 +34,7 @@ from internvla_ros.motion.profile import JointState
 from internvla_ros.nodes.backends import make_backend
 from internvla_ros.nodes.moveit_py_node import MoveItPyNode, MoveItPyPlanner, moveit_config
 from internvla_ros.nodes.planning_messages import PlanningMessages
+from internvla_ros.nodes.qos import LATCHED
 
 pytestmark = pytest.mark.integration
 
@@ -74,6 +76,10 @@ def test_setpoints_go_out_with_the_stop_that_follows_them(ros: None) -> None:
     assert np.allclose(points[-1].velocities, 0.0, atol=1e-9)
     assert len(grips) == 1, "the gripper is told what is new alone"
     assert 0.0 < grips[0].points[0].time_from_start.nanosec * 1e-9 < 1.0
+    driver = node.create_publisher(String, "robot_fault", LATCHED)
+    for fault in ("a reflex", ""):
+        driver.publish(String(data=fault))
+        bench.wait(lambda told=fault: bench.backend.fault == told, "what the driver says")
     bench.close()
 
 
