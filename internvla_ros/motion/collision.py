@@ -166,6 +166,7 @@ class CollisionModel:
             frame.placement * pin.SE3(shape.pose.rotation, shape.pose.position)
             for frame, shape in zip(frames, self.shapes, strict=True)
         ]
+        self._reaches: dict[int, Array] = {}
         self._fingers = self._links_of_fingers()
         self.revision = 0
         """Grows whenever the fingers are told to stand elsewhere."""
@@ -336,17 +337,12 @@ class CollisionModel:
 
     def _reach(self, i: int) -> Array:
         """[nv] the most that any point of a solid moves per rad (or m) of each joint."""
-        corners, radius = self.shapes[i].corners
-        placed = self._in_joint[i]
-        return np.array(
-            np.max(
-                [
-                    reach(self.model, self._joints_of[i], placed.act(corner), radius)
-                    for corner in corners
-                ],
-                axis=0,
-            )
-        )
+        if i not in self._reaches:
+            corners, radius = self.shapes[i].corners
+            placed, joint = self._in_joint[i], self._joints_of[i]
+            every = [reach(self.model, joint, placed.act(corner), radius) for corner in corners]
+            self._reaches[i] = np.max(every, axis=0)
+        return self._reaches[i]
 
     def _are_neighbours(self, first: int, second: int) -> bool:
         """Whether two solids hang on the same joint or one of theirs leads to the other's.

@@ -31,6 +31,7 @@ _GONE = 0.030  # m from the tip at which a thing that is not felt any more has b
 _LOST = 5  # decisions of closing after which a grasp counts as failed
 _STUCK = 12  # decisions of going down, or of pulling, after which another grasp is tried
 _PONDER = 5  # decisions between two looks for a grasp where there was none
+_ASTRAY = 25  # decisions of getting above a thing after which another grasp is tried
 _SURE = 0.006  # m that a drawer is moved beyond where it counts as open or closed
 _DROP = 0.005  # m above where it will stand at which a thing is let go
 
@@ -53,6 +54,7 @@ class TaskExpert:
         self._grasp: Grasp | None = None
         self._from: Body | None = None
         self._failed: frozenset[float] = frozenset()
+        self._anchor = np.zeros(3)
         self._up = 0.0
 
     def reset(self, world: TaskWorld) -> None:
@@ -144,7 +146,8 @@ class TaskExpert:
         return self._plan(state, step, tip)
 
     def _plan(self, state: State, step: Step, tip: Pose) -> str:
-        self._from = state[step.pick]
+        self._from, self._waited = state[step.pick], -1
+        self._anchor = state[step.place[0]].position
         self._grasp = self._planner.choose(step, state, self._failed, self._planner.turn_of(tip))
         return "approach"
 
@@ -166,6 +169,8 @@ class TaskExpert:
             if offset < _CLOSE and abs(tip.position[2] - target[2]) < _CLOSE and aimed:
                 return "close"
             return "descend" if offset < 2 * _NEAR else "approach"
+        if self._waited > _ASTRAY:
+            return self._again(state, step, tip)
         return "descend" if offset < _NEAR and low and aimed else "approach"
 
     def _aimed(self, tip: Pose, yaw: float) -> bool:
@@ -299,7 +304,9 @@ class TaskExpert:
     def _place(self, state: State, step: Step) -> Array:
         """[3] where the thing goes, which follows what it is put to."""
         assert self._grasp is not None
-        return self._grasp.place
+        if step.slides:
+            return self._grasp.place
+        return self._grasp.place + state[step.place[0]].position - self._anchor
 
     def _towards(self, here: Pose, goal: Pose) -> Pose:
         """As far from here to the goal as one period allows; shift and turn go side by side."""
