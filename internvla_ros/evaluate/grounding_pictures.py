@@ -49,10 +49,14 @@ def side_by_side(sample: Sample, answer: SpatialAnswer) -> Image:
 
 
 def _as_answer(truth: Truth) -> SpatialAnswer:
-    boxes = [] if truth.boxes is None else truth.boxes.tolist()
+    boxes = [] if truth.boxes is None else zip(truth.boxes.tolist(), truth.roles, strict=True)
     points = [] if truth.points is None else truth.points.tolist()
     return SpatialAnswer(
-        boxes=tuple(Box(*box) for box in boxes if np.isfinite(box).all()),
+        boxes=tuple(
+            Box(x1, y1, x2, y2, role)
+            for (x1, y1, x2, y2), role in boxes
+            if np.isfinite([x1, y1, x2, y2]).all()
+        ),
         points=tuple(Point(*point) for point in points if np.isfinite(point).all()),
         traces=() if truth.trace is None else (Trace(truth.trace),),
     )
