@@ -37,6 +37,8 @@ from internvla_ros.train.settings import DataSet, Recipe, Stage
 
 INTERRUPTED = 130
 PROGRESS, POLICY, EVALUATION = "progress.json", "policy", "evaluation"
+DATA, HELD_OUT = "data ", "held out "
+"""What the names of steps that make data begin with."""
 
 
 @dataclass(frozen=True)
@@ -103,9 +105,9 @@ class Pipeline:
         made = [entry for entry in self.recipe.data.sets if not entry.path]
         steps: list[tuple[str, Callable[[], bool]]] = []
         for entry in made:
-            steps.append((f"data {entry.name}", partial(self._generate, entry)))
+            steps.append((f"{DATA}{entry.name}", partial(self._generate, entry)))
         for entry in made if self.recipe.data.held_out_episodes else ():
-            steps.append((f"held out {entry.name}", partial(self._generate_held_out, entry)))
+            steps.append((f"{HELD_OUT}{entry.name}", partial(self._generate_held_out, entry)))
         for stage in self.stages:
             steps.append((stage, partial(self._train, stage)))
         for entry in made if self.recipe.evaluation.frames else ():
@@ -266,22 +268,27 @@ class Pipeline:
         return True
 
     def _progress(self) -> dict[str, dict[str, float]]:
-        try:
-            return dict(json.loads((self.out / PROGRESS).read_text())["steps"])
-        except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise TrainingError(f"{self.out / PROGRESS} cannot be read: {error}") from error
+        """Of all steps, those of data that runs share too."""
+        return _noted(self.root) | _noted(self.out)
 
     def _note(self, name: str, done: bool, seconds: float) -> None:
-        steps = self._progress()
+        folder = self.root if name.startswith((DATA, HELD_OUT)) else self.out
+        steps = _noted(folder)
         before = steps.get(name, {}).get("seconds", 0.0)
         steps[name] = {"done": done, "seconds": round(before + seconds, 1)}
-        path = self.out / PROGRESS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(PROGRESS + ".writing")
+        folder.mkdir(parents=True, exist_ok=True)
+        temporary = folder / (PROGRESS + ".writing")
         temporary.write_text(json.dumps({"steps": steps}, indent=1) + "\n")
-        os.replace(temporary, path)
+        os.replace(temporary, folder / PROGRESS)
+
+
+def _noted(folder: Path) -> dict[str, dict[str, float]]:
+    try:
+        return dict(json.loads((folder / PROGRESS).read_text())["steps"])
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(f"{folder / PROGRESS} cannot be read: {error}") from error
 
 
 def _flat(options: dict[str, object]) -> list[str]:
