@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -12,16 +13,18 @@ import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState, GetAvailableTransitions, GetState
 from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
+from rclpy.node import Node, NodeNameNonExistentError
 from rclpy.signals import SignalHandlerOptions
 from rclpy.task import Future
 
+from internvla_ros.nodes.diagnostics import ERROR
 from internvla_ros.nodes.qos import EVENTS
 
 _TURN = 0.05  # s
 _ANSWER = 10.0  # s for a node to say its state
 _REASON = 2.0  # s for it to say why something failed
 _FAILED = 1
+_LASTING = ("unconfigured", "inactive", "active", "finalized")
 TRANSITIONS = ("configure", "activate", "deactivate", "cleanup", "shutdown")
 
 
@@ -88,9 +91,9 @@ class Remote:
         self._node.create_subscription(
             DiagnosticArray, "/diagnostics", self._on_diagnostics, EVENTS
         )
-        self._telling = False
-        self.said = ""
-        """What the node said last of itself, on /diagnostics."""
+        self._telling = False  # how far it is gets printed
+        self._said = ""
+        self._reason = ""  # why its last transition failed
 
     def close(self) -> None:
         """Let go of it."""
@@ -110,13 +113,13 @@ class Remote:
 
     def others(self) -> list[str]:
         """All managed nodes that are seen."""
-        ask = self._node.get_service_names_and_types_by_node
-        return sorted(
-            service.removesuffix("/change_state")
-            for name, namespace in self._node.get_node_names_and_namespaces()
-            for service, kinds in ask(name, namespace)
-            if "lifecycle_msgs/srv/ChangeState" in kinds
-        )
+        found = []
+        for name, namespace in self._node.get_node_names_and_namespaces():
+            with contextlib.suppress(NodeNameNonExistentError):  # it has just gone
+                services = self._node.get_service_names_and_types_by_node(name, namespace)
+                kind = "lifecycle_msgs/srv/ChangeState"
+                found += [service for service, kinds in services if kind in kinds]
+        return sorted(service.removesuffix("/change_state") for service in found)
 
     def state(self) -> str:
         """The label of its state."""
@@ -136,12 +139,12 @@ class Remote:
             raise TransitionError(f"not possible while {before}")
         request = ChangeState.Request()
         request.transition.label = label
-        self._telling, self.said = True, ""
+        self._telling, self._reason = True, ""
         succeeded = self._answer(self._change.call_async(request), timeout).success
         self._telling = False
         if not succeeded:
-            self._wait(lambda: bool(self.said), _REASON)
-            raise TransitionError(self.said or "it did not say why")
+            self._wait(lambda: bool(self._reason), _REASON)
+            raise TransitionError(self._reason or "it did not say why")
 
     def _there(self) -> bool:
         asked = (self._change, self._get, self._possible)
@@ -149,10 +152,14 @@ class Remote:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
-            if f"/{status.name}" == self._name and status.message != self.said:
-                self.said = status.message
-                if self._telling:
-                    print(self.said, flush=True)
+            if f"/{status.name}" != self._name:
+                continue
+            new, self._said = status.message != self._said, status.message
+            state = {value.key: value.value for value in status.values}.get("state", "")
+            if status.level == ERROR:
+                self._reason = status.message
+            elif new and self._telling and state not in _LASTING:
+                print(status.message, flush=True)
 
     def _answer(self, future: Future, timeout: float) -> Any:
         if not self._wait(future.done, timeout):
