@@ -42,9 +42,12 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     ledger.write_text("")
     made: list[int] = []
     rollout = Maker.rollout
-    monkeypatch.setattr(
-        Maker, "rollout", lambda self, number: made.append(number) or rollout(self, number)
-    )
+
+    def counted(self: Maker, number: int) -> Made:
+        made.append(number)
+        return rollout(self, number)
+
+    monkeypatch.setattr(Maker, "rollout", counted)
     again = make(tmp_path / "parts", order(4, renderings=2, snapshots=2))
     assert again.episodes == 4 and again.made == 2
     one, other = LeRobotDataset(tmp_path / "whole"), LeRobotDataset(tmp_path / "parts")
