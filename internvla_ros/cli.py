@@ -65,6 +65,7 @@ PROVIDERS = {
     "rclpy": "ROS 2: run 'make build' and 'source env.bash'",
     "internvla_ros.msg": "the built messages: run 'make build' and 'source env.bash'",
     "torch": "PyTorch: pip install 'internvla_ros[model]'",
+    "accelerate": "accelerate: pip install 'internvla_ros[train]'",
     "transformers": "transformers: pip install 'internvla_ros[model]'",
     "mujoco": "MuJoCo: pip install 'internvla_ros[sim]'",
     "pyarrow": "pyarrow: pip install 'internvla_ros[sim]'",

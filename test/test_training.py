@@ -154,6 +154,28 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path: Path) -> None:
         torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_a_run_after_its_step(tmp_path: Path, number: signal.Signals) -> None:
+    loop = regression(tmp_path)
+    draws = loop.objective.batches
+
+    class Killed:
+        def __getitem__(self, batch: int) -> Any:
+            if batch == 6:
+                os.kill(os.getpid(), number)
+            return draws[batch]
+
+    loop.objective = replace(loop.objective, batches=Killed())
+    with pytest.raises(KeyboardInterrupt):
+        loop.run()
+    assert signal.getsignal(number) is not None
+    again = regression(tmp_path)
+    assert again.step == 6
+    assert again.run()
+    regression(tmp_path / "whole").run()
+    assert metrics(tmp_path) == metrics(tmp_path / "whole")
+
+
 def test_lines_after_the_newest_state_are_written_again(tmp_path: Path) -> None:
     regression(tmp_path / "whole").run()
     killed = tmp_path / "killed"
@@ -619,6 +641,17 @@ def test_bf16_trains(start: Path, data: Path, tmp_path: Path) -> None:
     assert small_job(start, data, tmp_path / "run", changes).run()
     (line,) = metrics(tmp_path / "run" / "stage2")
     assert np.isfinite(line["loss"]) and np.isfinite(line["grad_norm"])
+
+
+def test_a_job_stops_when_its_time_is_over(start: Path, data: Path, tmp_path: Path) -> None:
+    # Each call stores the views of one episode at least, then trains.
+    calls = 0
+    while not small_job(start, data, tmp_path / "run", resume=True, stop_after=0.0).run():
+        calls += 1
+        if (tmp_path / "run" / "views" / "squares" / "wrist_128.json").is_file():
+            break
+    assert calls >= 1
+    assert not list((tmp_path / "run").rglob("manifest.json"))
 
 
 def test_a_finished_run_is_not_begun_again(start: Path, data: Path, whole: Path) -> None:

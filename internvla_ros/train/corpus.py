@@ -102,20 +102,23 @@ def load_corpus(
 
 def _pooled(sets: Sequence[ActionSet]) -> tuple[ActionSet, ...]:
     """Sets whose statistics have one name share them: those of all their frames."""
-    found = []
+    groups: dict[str, list[ActionSet]] = {}
     for own in sets:
-        alike = [s.frames for s in sets if s.name == own.name]
-        if len(alike) > 1:
-            frames = sum(len(f) for f in alike)
-            statistics = DatasetStatistics(
-                action=action_statistics(np.concatenate([f.action for f in alike])),
-                state=compute(np.concatenate([f.state for f in alike])),
-                num_transitions=frames,
-                num_trajectories=sum(len(f.records) for f in alike),
-            )
-            own = replace(own, statistics=statistics)
-        found.append(own)
-    return tuple(found)
+        groups.setdefault(own.name, []).append(own)
+    shared = {name: _statistics_of(group) for name, group in groups.items()}
+    return tuple(replace(own, statistics=shared[own.name]) for own in sets)
+
+
+def _statistics_of(sets: Sequence[ActionSet]) -> DatasetStatistics:
+    if len(sets) == 1:
+        return sets[0].statistics
+    frames = [own.frames for own in sets]
+    return DatasetStatistics(
+        action=action_statistics(np.concatenate([f.action for f in frames])),
+        state=compute(np.concatenate([f.state for f in frames])),
+        num_transitions=sum(len(f) for f in frames),
+        num_trajectories=sum(len(f.records) for f in frames),
+    )
 
 
 def _load_set(

@@ -20,6 +20,7 @@ from internvla_ros.data.grounding import Centres, GroundingFrame, conversation, 
 from internvla_ros.data.images import read_image
 from internvla_ros.data.snapshots import read_snapshots, snapshot_count
 from internvla_ros.model.images import resize
+from internvla_ros.sim.kinds import MOVABLES
 from internvla_ros.sim.scene import RECEPTACLES, TEMPLATES
 from internvla_ros.spatial import prompts
 from internvla_ros.spatial.types import Turn
@@ -191,7 +192,7 @@ def retasked(frame: GroundingFrame, centres: Centres, rng: np.random.Generator) 
     """The same scene under a random task: any visible movable, any visible receptacle."""
     names = [box.label for box in frame.visible()]
     receptacles = [name for name in names if name.split()[-1] in RECEPTACLES]
-    movables = [name for name in names if name not in receptacles]
+    movables = [name for name in names if name.split()[-1] in MOVABLES]
     if not receptacles or not movables:
         return frame
     pick, place = str(rng.choice(movables)), str(rng.choice(receptacles))
