@@ -19,7 +19,7 @@ NEXT = 0.065  # gap of things that are next to each other
 ASIDE = 0.110  # gap of things of which one is to the left of the other
 OPEN, CLOSED = 0.040, 0.012  # m that a drawer is out at least, at most
 _LYING = 0.012  # a thing's bottom above the table, at most, when it lies on it
-_SUNK, _PROUD = -0.010, 0.030  # a thing's bottom about the floor of what it lies on
+_PROUD = 0.030  # a thing's bottom above the floor of what it lies on, at most
 _MEETS = 0.010  # between a thing's bottom and the top of what it stands on
 _LEANS = 0.60  # of the half width of what a thing stands on that its middle may be off
 _OUT_OF_LINE = 0.020
@@ -44,7 +44,7 @@ class Relation:
 def _on(state: State, names: tuple[str, ...]) -> bool:
     thing, base = state[names[0]], state[names[1]]
     if base.is_container:
-        return _within(thing, base) and _SUNK < thing.bottom - base.floor < _PROUD
+        return _within(thing, base) and thing.bottom - base.floor < _PROUD
     offset = np.hypot(*(thing.position - base.position)[:2])
     level = abs(thing.bottom - base.top) < _MEETS
     return bool(level and offset < _LEANS * min(base.extent[:2].min(), thing.extent[:2].min()))
@@ -52,11 +52,14 @@ def _on(state: State, names: tuple[str, ...]) -> bool:
 
 def _in(state: State, names: tuple[str, ...]) -> bool:
     thing, base = state[names[0]], state[names[1]]
-    return _within(thing, base) and _SUNK < thing.bottom - base.floor < base.top - base.floor
+    return _within(thing, base) and thing.bottom < base.top
 
 
 def _within(thing: Body, base: Body) -> bool:
-    """Whether a thing's middle is above the part of a container that counts."""
+    """Whether a thing's middle is above the part of a container that counts.
+
+    Nothing is below a container; the bottom of what leans in it is only known to be above a bound.
+    """
     x, y = np.abs(base.own(thing.position)[:2]) / (0.5 * np.array(base.size[:2]))
     assert isinstance(base.kind, Container)
     usable = base.kind.usable
