@@ -129,6 +129,23 @@ def test_what_is_read_is_what_a_node_creates(executable: str, created: Created) 
         node.destroy_node()
 
 
+def test_managed_nodes_have_what_the_page_says(created: Created) -> None:
+    node = importlib.import_module("internvla_ros.nodes.arm_node").ArmNode()
+    try:
+        services = {
+            (
+                f"~/{each.srv_name.rpartition('/')[2]}",
+                f"lifecycle_msgs/srv/{each.srv_type.__name__}",
+            )
+            for each in node.services
+            if each.srv_type.__module__.startswith("lifecycle_msgs")
+        }
+    finally:
+        node.destroy_node()
+    rows = write_interfaces.MANAGED_INTERFACES
+    assert services == {(name, type_) for role, name, type_, _ in rows if "service" in role}
+
+
 def test_what_cannot_be_followed_is_told_with_its_place() -> None:
     """A topic whose name is worked out while the node runs is no reason to leave it out."""
     source = read_source("camera_node")

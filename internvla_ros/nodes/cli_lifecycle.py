@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "end; state only asks",
     )
     parser.add_argument(
-        "--patience", type=float, default=5.0, help="s to look for the node", metavar="S"
+        "--patience", type=float, default=10.0, help="s to look for the node", metavar="S"
     )
     parser.add_argument(
         "--timeout", type=float, default=600.0, help="s for the transition", metavar="S"

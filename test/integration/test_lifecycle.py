@@ -41,20 +41,23 @@ def moves(running: MovingArm) -> None:
     running.wait_until_moving()
 
 
-def change(running: MovingArm, node: str, label: str) -> bool:
-    """Whether a transition succeeded."""
+def change(running: MovingArm, node: str, label: str) -> float:
+    """Have a transition done; the robot's time when it was asked for, from shortly before which
+    the joints are recorded."""
     client = running.client.node.create_client(ChangeState, f"{node}/change_state")
     running.client.wait(client.service_is_ready, 30.0, "the service")
     request = ChangeState.Request(transition=Transition(label=label))
+    asked = running.mark()
     answer = running.client.answer(client.call_async(request), 60.0).result()
     running.client.node.destroy_client(client)
-    return bool(answer.success)
+    assert answer.success
+    return asked
 
 
 def lifecycle(running: MovingArm, *words: str) -> tuple[int, str]:
     """Status and output of `internvla lifecycle`, while the graph's output is passed on."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "internvla_ros.cli", "lifecycle", *words],
+        [sys.executable, "-m", "internvla_ros.cli", "lifecycle", "--patience", "60", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -66,17 +69,14 @@ def lifecycle(running: MovingArm, *words: str) -> tuple[int, str]:
 def test_a_planner_that_is_held_holds_the_arm(running: MovingArm) -> None:
     """Its plans stop, the actor takes no old one, and the arm slows down and holds."""
     client = running.client
-    held = running.mark()
-    assert change(running, "planner", "deactivate")
-    client.plan = None
+    held = change(running, "planner", "deactivate")
     client.wait_for_state(ExecutionState.HOLDING)
     print(f"planner: holds {running.record[-1][0] - held:.2f} s after it is deactivated")
     running.wait_until_still()
     running.assert_within_limits()
-    assert client.plan is None
-    client.chunk = None
+    client.plan = client.chunk = None
     client.let_pass(1.0)
-    assert client.chunk is None
+    assert client.plan is None and client.chunk is None
     status, output = lifecycle(running, "planner", "activate")
     assert (status, output.splitlines()[-1]) == (0, "active")
     running.wait_until_moving()
@@ -84,15 +84,15 @@ def test_a_planner_that_is_held_holds_the_arm(running: MovingArm) -> None:
 
 def test_an_actor_is_freed_and_made_anew(running: MovingArm) -> None:
     client = running.client
-    running.mark()
-    assert change(running, "actor", "deactivate")
+    change(running, "actor", "deactivate")
     client.wait_for_state(ExecutionState.HOLDING)
-    assert change(running, "actor", "cleanup")
+    running.wait_until_still()
+    running.assert_within_limits()
+    change(running, "actor", "cleanup")
     client.wait(lambda: client.node.count_publishers("action_chunk") == 0, 20.0, "no publisher")
     status, output = lifecycle(running, "actor", "configure")
     assert (status, output.splitlines()[-1]) == (0, "inactive")
-    running.assert_within_limits()
-    assert change(running, "actor", "activate")
+    change(running, "actor", "activate")
     running.wait_until_moving()
 
 
@@ -105,32 +105,31 @@ def test_an_arm_that_is_held_brakes_within_its_limits_and_sends_nothing_more(
         JointTrajectory, "arm_controller/joint_trajectory", sent.append, SENSOR_IN
     )
     client.wait(lambda: bool(sent), 20.0, "setpoints")
-    asked = running.mark()
-    assert change(running, "arm", "deactivate")
+    asked = change(running, "arm", "deactivate")
     running.wait_until_still()
     print(f"arm: rests {running.record[-1][0] - asked:.2f} s after it is deactivated")
-    assert running.record[-1][0] - asked < 1.5
+    assert running.record[-1][0] - asked < 2.0
     running.assert_within_limits()
     client.wait_for_state(ExecutionState.STOPPED)
-    client.wait(lambda: client.state is not None and client.state.reason == "inactive", 5.0, "why")
+    client.wait(lambda: client.state is not None and client.state.reason == "inactive", 20.0, "why")
     sent.clear()
     rest = running.record[-1][1]
     client.let_pass(1.0)
     assert sent == []
     assert np.abs(running.record[-1][1] - rest).max() < 0.01
     client.node.destroy_subscription(listener)
-    assert change(running, "arm", "activate")
+    change(running, "arm", "activate")
     running.wait_until_moving()
 
 
 def test_an_emergency_stop_holds_while_an_arm_is_held_and_freed(running: MovingArm) -> None:
     client = running.client
-    assert change(running, "arm", "deactivate")
+    change(running, "arm", "deactivate")
     client.answer(running.stop_service.call_async(SetBool.Request(data=True)))
     for transition in ("cleanup", "configure", "activate"):
-        assert change(running, "arm", transition)
+        change(running, "arm", transition)
     client.wait_for_state(ExecutionState.FAULT)
-    client.wait(lambda: client.state is not None and client.state.emergency_stop, 5.0, "the flag")
+    client.wait(lambda: client.state is not None and client.state.emergency_stop, 20.0, "the flag")
     rest = running.record[-1][1]
     client.let_pass(1.0)
     assert np.abs(running.record[-1][1] - rest).max() < 0.01
