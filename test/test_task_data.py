@@ -119,6 +119,8 @@ def test_an_expert_that_always_fails_is_told(
 def test_orders_that_make_no_sense() -> None:
     with pytest.raises(SceneError, match="unknown split"):
         TaskOrder(split="x")
+    with pytest.raises(SceneError, match="unknown family 'dance'; there are put"):
+        TaskOrder(families=("put", "dance"))
     for wrong in ({"renderings": 0}, {"mishaps": 1.5}, {"episodes": -1}, {"seed": -1}):
         with pytest.raises(ValueError):
             TaskOrder(**wrong)  # type: ignore[arg-type]

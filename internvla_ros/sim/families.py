@@ -7,7 +7,7 @@ relations that hold in the end; and the task in words.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from internvla_ros.sim.draft import Draft, NoRoomError, Pair, compact, stackable
 from internvla_ros.sim.kinds import CONTAINERS, DRAWER, MOVABLES, TRAVEL
 from internvla_ros.sim.relations import ASIDE, NEXT, Relation
+from internvla_ros.sim.scene import SceneError
 from internvla_ros.sim.state import State
 from internvla_ros.sim.task_scene import Step, Thing
 from internvla_ros.sim.wordings import in_a_row, listed, phrase, wording
@@ -271,3 +272,11 @@ FAMILIES = {
         Family("sequence", _sequence),
     )
 }
+
+
+def load_families(names: Sequence[str]) -> list[Family]:
+    """The families of these names; SceneError, which names all, where there is none."""
+    for name in names:
+        if name not in FAMILIES:
+            raise SceneError(f"unknown family {name!r}; there are {', '.join(FAMILIES)}")
+    return [FAMILIES[name] for name in names]

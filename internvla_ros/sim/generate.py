@@ -10,7 +10,7 @@ import itertools
 import shutil
 import threading
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -188,15 +188,26 @@ def write_grounding(root: Path, seed: int, progress: bool) -> None:
         write_llava(folder, _counted(frames, bar), np.random.default_rng(derived(seed, 2, 0)))
 
 
-def _counted(frames: Iterator[Item], bar: tqdm[Any]) -> Iterator[Item]:
+def _counted(frames: Iterator[Item], bar: Any) -> Iterator[Item]:
     for frame in frames:
         yield frame
         bar.update()
 
 
-def progress_bar(what: str, done: int, total: int | None, progress: bool) -> tqdm[Any]:
+class _Mute:
+    """A bar that nobody sees. tqdm's own would take a lock that processes share."""
+
+    def update(self, count: int = 1) -> None:
+        """Nothing is drawn."""
+
+
+def progress_bar(
+    what: str, done: int, total: int | None, progress: bool
+) -> AbstractContextManager[Any]:
     """A bar that begins at what is done already."""
-    return tqdm(desc=what, initial=done, total=total, disable=not progress, smoothing=0.05)
+    if not progress:
+        return nullcontext(_Mute())
+    return tqdm(desc=what, initial=done, total=total, smoothing=0.05)
 
 
 def policy_rate(robot: str) -> float:

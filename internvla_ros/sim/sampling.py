@@ -8,7 +8,7 @@ import numpy as np
 
 from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.sim.draft import Draft, NoRoomError
-from internvla_ros.sim.families import FAMILIES, Plan, Words
+from internvla_ros.sim.families import Plan, Words, load_families
 from internvla_ros.sim.grasps import GraspPlanner
 from internvla_ros.sim.looks import sample_look
 from internvla_ros.sim.scene import SceneError, arm_kinematics, sample_start
@@ -49,11 +49,8 @@ class Sampler:
         Raises:
             SceneError: unknown names, or no scene that can be done was found.
         """
-        names = list(families or split.families)
-        unknown = [name for name in names if name not in FAMILIES]
-        if unknown:
-            raise SceneError(f"unknown family {unknown[0]!r}; there are {', '.join(FAMILIES)}")
-        family = FAMILIES[names[int(rng.integers(len(names)))]]
+        choices = load_families(families or split.families)
+        family = choices[int(rng.integers(len(choices)))]
         for _ in range(_DRAFTS):
             draft = Draft(rng, self._embodiment, split)
             try:

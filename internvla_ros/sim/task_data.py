@@ -26,6 +26,7 @@ from internvla_ros.distributed import Workers
 from internvla_ros.distributed.local import stop_requests
 from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.sim.engine import PUSHES, RolloutError
+from internvla_ros.sim.families import load_families
 from internvla_ros.sim.generate import (
     GROUNDING,
     SNAPSHOTS,
@@ -84,6 +85,7 @@ class TaskOrder:
 
     def __post_init__(self) -> None:
         load_split(self.split)
+        load_families(self.families)
         if min(self.episodes, self.snapshots, self.seed) < 0:
             raise ValueError("episodes, snapshots and seed must be at least 0")
         if not 1 <= self.renderings <= MAX_RENDERINGS or not 0.0 <= self.mishaps <= 1.0:
