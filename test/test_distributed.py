@@ -27,9 +27,9 @@ KINDS = [
 ]
 
 
-@pytest.fixture(scope="module", params=KINDS)
-def workers(request: pytest.FixtureRequest) -> Iterator[Workers]:
-    with open_workers(2, request.param) as found:
+@pytest.fixture
+def workers() -> Iterator[Workers]:
+    with open_workers(2) as found:
         yield found
 
 
@@ -43,14 +43,12 @@ def test_results_come_in_the_order_of_the_tasks(workers: Workers, tmp_path: Path
     assert 1 <= len(prepared(tmp_path)) <= 2
 
 
-@pytest.mark.parametrize("workers", KINDS[:1], indirect=True)
 def test_results_come_as_they_end_where_wanted(workers: Workers, tmp_path: Path) -> None:
     arguments = (str(tmp_path),)
     found = list(workers.map(work.late_square, range(4), work.prepare, arguments, ordered=False))
     assert sorted(found) == [0, 1, 4, 9] and found.index(1) < found.index(0)
 
 
-@pytest.mark.parametrize("workers", KINDS[:1], indirect=True)
 def test_tasks_without_end_are_begun_a_few_ahead(workers: Workers, tmp_path: Path) -> None:
     drawn = []
 
@@ -93,12 +91,21 @@ def test_one_worker_is_this_process(tmp_path: Path) -> None:
     assert prepared(tmp_path) == [str(os.getpid())]
 
 
-INTERRUPTED = """
+PROGRAM = """
 import sys, distributed_work as work
 from internvla_ros.distributed import open_workers
+
+def results(function, count):
+    return list(workers.map(function, range(count), work.prepare, (sys.argv[2],)))
+
 try:
     with open_workers(2, sys.argv[1] or None) as workers:
-        list(workers.map(work.stay, range(9), work.prepare, (sys.argv[2],)))
+        assert results(work.late_square, 6) == results(work.die_once, 6) == [0, 1, 4, 9, 16, 25]
+        try:
+            results(work.refuse, 1)
+        except ValueError as error:
+            assert str(error) == "0 is no good"
+        results(work.stay, 9)
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -106,11 +113,12 @@ except KeyboardInterrupt:
 
 @pytest.fixture(params=KINDS)
 def busy(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A program whose two workers are at work."""
-    command = [sys.executable, "-c", INTERRUPTED, request.param or "", str(tmp_path)]
+    """A program whose two workers did tasks in order, one of them again, and now do not end."""
+    command = [sys.executable, "-c", PROGRAM, request.param or "", str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(command, start_new_session=True, env=environment)
-    wait_until(lambda: len(list(tmp_path.glob("*.busy"))) == 2)
+    wait_until(lambda: len(list(tmp_path.glob("*.busy"))) == 2 or process.poll() is not None)
+    assert process.poll() is None and (tmp_path / "killed").exists()
     yield process
     for rest in {process.pid, *processes_of(process.pid)}:
         with suppress(ProcessLookupError):

@@ -20,22 +20,9 @@ from internvla_ros.evaluate.libero.harness import Evaluation, PlanError
 from internvla_ros.evaluate.libero.process import LiberoError
 from internvla_ros.evaluate.libero.scale import run_spread
 from internvla_ros.evaluate.policies import PolicyError
-from internvla_ros.evaluate.run import Delivery
-from internvla_ros.evaluate.scale import PolicySource, spread_scenes
-from internvla_ros.evaluate.tabletop import TableTop, tabletop_report
-from internvla_ros.robots.embodiment import load_embodiment
 
 HAVE_RAY = importlib.util.find_spec("ray") is not None
 NEEDS_RAY = pytest.mark.skipif(not HAVE_RAY, reason="Ray is not installed (extra 'scale')")
-
-
-ROBOT = "widowx_250s"
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Workers]:
-    with open_workers(ray="local:2") as found:
-        yield found
 
 
 @pytest.fixture
@@ -80,12 +67,9 @@ def test_processes_find_what_one_does(alone: dict[str, Any], tmp_path: Path) -> 
 
 @NEEDS_RAY
 @pytest.mark.integration
-def test_a_cluster_finds_what_one_process_does(alone: dict[str, Any], cluster: Workers) -> None:
-    robot = load_embodiment(ROBOT)
-    plan = TableTop(scenes=3, seed=4, delivery=Delivery(0.1, "latest", robot.ensemble.horizon))
-    rows = list(spread_scenes(cluster, ROBOT, PolicySource("expert"), plan, range(3)))
-    report = tabletop_report(robot, plan, {}, rows, 0.0, True).to_json()
-    assert report["trials"] == alone["trials"]
+def test_a_cluster_finds_what_one_process_does(alone: dict[str, Any], tmp_path: Path) -> None:
+    found = tabletop(tmp_path, "--scenes", "3", "--ray", "local:2")
+    assert found["trials"] == alone["trials"] and found["results"] == alone["results"]
 
 
 def test_workers_take_no_batches(tmp_path: Path) -> None:
@@ -110,12 +94,9 @@ def spread(workers: Workers, out: Path, *options: str, **settings: Any) -> Evalu
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("name", ["processes", pytest.param("cluster", marks=NEEDS_RAY)])
-def test_workers_do_liberos_trials(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
-) -> None:
+def test_workers_do_liberos_trials(processes: Workers, tmp_path: Path) -> None:
     """Failures, of which task 9 is one, are filmed by the workers, and kept by the command."""
-    found = spread(request.getfixturevalue(name), tmp_path, tasks=(3, 9), trials=2, film=True)
+    found = spread(processes, tmp_path, tasks=(3, 9), trials=2, film=True)
     expected = [(3, 0, True, 10), (3, 1, True, 20), (9, 0, False, 280), (9, 1, False, 280)]
     assert outcomes(found.rows) == expected
     assert found.report().complete and found.versions == {"toy": "1"}
