@@ -123,6 +123,8 @@ class Performer:
         while resting < _REST_FRAMES:
             if len(tape.actions) >= STEP_FRAMES * len(scene.steps):
                 raise RolloutError(f"{scene.family}: not done in time, in phase {expert.phase}")
+            if expert.trouble:
+                raise RolloutError(f"{scene.family}: {expert.trouble}")
             self._see(tape)
             wanted, gripper, phase, done = expert.act(world, commanded)
             resting = resting + 1 if done else 0

@@ -32,6 +32,8 @@ _LOST = 5  # decisions of closing after which a grasp counts as failed
 _STUCK = 12  # decisions of going down, or of pulling, after which another grasp is tried
 _PONDER = 5  # decisions between two looks for a grasp where there was none
 _ASTRAY = 25  # decisions of getting above a thing after which another grasp is tried
+_STRANDED = 15  # decisions without a grasp after which there will be none
+_LOSSES = 7  # grasps that may fail in one step
 _SURE = 0.006  # m that a drawer is moved beyond where it counts as open or closed
 _DROP = 0.005  # m above where it will stand at which a thing is let go
 
@@ -55,6 +57,7 @@ class TaskExpert:
         self._from: Body | None = None
         self._failed: frozenset[float] = frozenset()
         self._anchor = np.zeros(3)
+        self._losses = 0
         self._up = 0.0
 
     def reset(self, world: TaskWorld) -> None:
@@ -71,6 +74,13 @@ class TaskExpert:
     def phase(self) -> str:
         """What it decided last to be at."""
         return self._phase
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not worth waiting for it any longer, if it is not."""
+        if self._grasp is None and self._waited > _STRANDED:
+            return "what is to be taken is out of reach"
+        return "no grasp holds" if self._losses > _LOSSES else ""
 
     def points(self, world: TaskWorld) -> tuple[Array, Array]:
         """[3] where the current step's thing is taken, and [3] where it goes."""
@@ -141,14 +151,17 @@ class TaskExpert:
 
     def _again(self, state: State, step: Step, tip: Pose) -> str:
         """Another grasp, rather not the one that failed."""
+        self._losses += 1
         if self._grasp is not None:
             self._failed |= {self._grasp.yaw}
         return self._plan(state, step, tip)
 
     def _plan(self, state: State, step: Step, tip: Pose) -> str:
-        self._from, self._waited = state[step.pick], -1
+        self._from = state[step.pick]
         self._anchor = state[step.place[0]].position
         self._grasp = self._planner.choose(step, state, self._failed, self._planner.turn_of(tip))
+        if self._grasp is not None:
+            self._waited = -1
         return "approach"
 
     def _towards_grasp(self, state: State, step: Step, tip: Pose) -> str:
