@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from internvla_ros.motion import se3
+from internvla_ros.motion import kinematics, se3
 from internvla_ros.motion.kinematics import Kinematics, KinematicsError
 from internvla_ros.motion.se3 import Pose
 from internvla_ros.robots.description import urdf
@@ -127,6 +127,29 @@ def test_unreachable_targets_give_the_nearest_pose(arm: Kinematics) -> None:
     assert np.all(np.isfinite(found.q))
     assert np.all(found.q >= arm.lower) and np.all(found.q <= arm.upper)
     assert arm.forward(found.q).position[0] > there.position[0]
+
+
+@pytest.mark.parametrize(("far", "converges"), [(0.005, True), (2.0, False)])
+def test_a_search_ends_with_a_step_that_leaves_too_much(
+    arm: Kinematics, monkeypatch: pytest.MonkeyPatch, far: float, converges: bool
+) -> None:
+    """Within reach a step takes nearly all of the error away; beyond it hardly any."""
+    steps = 0
+
+    def counted(*args: object) -> Array:
+        nonlocal steps
+        steps += 1
+        return step(*args)
+
+    step = kinematics._step
+    monkeypatch.setattr(kinematics, "_step", counted)
+    seed = np.array([0.0, -0.3, 0.6, 0.0, 1.2, 0.0])
+    here = arm.forward(seed)
+    target = Pose(here.position + np.array([far, 0.0, 0.0]), here.rotation)
+    found = arm.inverse(target, seed, most_left=0.25)
+    assert found.converged == converges
+    assert found.position_error < far
+    assert 1 <= steps <= 5
 
 
 def test_own_limits_are_kept(arm: Kinematics) -> None:
