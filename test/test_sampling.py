@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,13 @@ from internvla_ros.sim.scene import SceneError
 from internvla_ros.sim.splits import SPLITS, UNSEEN_KINDS, UNSEEN_PAIRS, load_split
 from internvla_ros.sim.state import gap
 from internvla_ros.sim.task_scene import TaskScene, first_state
-from internvla_ros.sim.wordings import WORDINGS, in_a_row, listed, referring_forms
+from internvla_ros.sim.wordings import (
+    WORDINGS,
+    in_a_row,
+    lexicon,
+    listed,
+    referring_forms,
+)
 
 ROBOT = load_embodiment("widowx_250s")
 RIGHT = np.array([0.0, 1.0])
@@ -88,6 +95,17 @@ def test_no_phrase_means_two_things(sampler: Sampler) -> None:
             assert name in own
             for other, others in forms.items():
                 assert name == other or not own & others, (own, others)
+
+
+def test_instructions_are_made_of_known_words(sampler: Sampler) -> None:
+    words = set(lexicon())
+    for seed in range(40):
+        family = list(FAMILIES)[seed % len(FAMILIES)]
+        split = "long_horizon" if family == "sequence" else "seen"
+        laid = scene(sampler, split, family, seed)
+        for text in (laid.instruction, *(step.instruction for step in laid.steps)):
+            assert set(re.findall("[A-Za-z]+", text)) <= words, text
+    assert len(words) < 250 and not {"{", "kind"} & words
 
 
 def test_every_relation_and_family_has_wordings_enough() -> None:

@@ -6,9 +6,13 @@ the scene and no other.
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 
+from internvla_ros.sim.kinds import CONTAINERS, MOVABLES
 from internvla_ros.sim.parts import Triple
+from internvla_ros.sim.scene import COLOURS
 from internvla_ros.sim.state import State
 from internvla_ros.sim.task_scene import Thing
 
@@ -129,6 +133,21 @@ WORDINGS: dict[str, tuple[str, ...]] = {
         "collect everything {relation} the {place}",
     ),
 }
+
+
+_REFERRING = (
+    "thing left leftmost right rightmost larger largest smaller smallest to the of handle drawer "
+    "first then and finally on onto in into"
+)
+
+
+def lexicon() -> list[str]:
+    """Every word that instructions and names of objects may hold, in order, for tokenizers."""
+    kinds = (*MOVABLES, *CONTAINERS)
+    texts = [re.sub(r"{\w+}s?", " ", text) for texts in WORDINGS.values() for text in texts]
+    plurals = [f"{name}s" for name in CONTAINERS]  # of "{kind}s"
+    words = " ".join([*texts, _REFERRING, *COLOURS, *kinds, *plurals])
+    return sorted(set(re.findall(r"[A-Za-z]+", words)))
 
 
 def wording(rng: np.random.Generator, name: str, **gaps: str) -> str:
