@@ -58,7 +58,7 @@ class RayWorkers:
         try:
             self._ray.init(address="local" if found else address, **options)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            raise WorkersError(f"no Ray cluster at {address!r}: {_first_line(error)}") from error
+            raise WorkersError(f"no Ray cluster at {address!r}: {_reason(error)}") from error
 
     def _fitting(self, address: str, count: int | None) -> int:
         have = self._ray.cluster_resources()
@@ -173,6 +173,16 @@ def _import_ray() -> Any:
             "Ray is not installed: install internvla_ros with the extra 'scale', or 'ray[client]'"
         ) from error
     return ray
+
+
+def _reason(error: BaseException) -> str:
+    """Why there is no connection; that a token is asked for stands deep in what Ray says."""
+    told: BaseException | None = error
+    while told is not None:
+        if "AuthToken" in str(told):
+            return "it asks for a token (RAY_AUTH_MODE=token with RAY_AUTH_TOKEN_PATH or ..._TOKEN)"
+        told = told.__cause__
+    return _first_line(error)
 
 
 def _first_line(error: BaseException) -> str:
