@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from internvla_ros.data.grounding import read_llava
-from internvla_ros.data.lerobot import LeRobotDataset
+from internvla_ros.data.lerobot import DatasetError, LeRobotDataset
 from internvla_ros.data.snapshots import read_snapshots
 from internvla_ros.distributed import open_workers
+from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.sim import task_data
 from internvla_ros.sim.engine import RolloutError
+from internvla_ros.sim.rollout_files import load_rollout
 from internvla_ros.sim.scene import SceneError
 from internvla_ros.sim.task_data import ROLLOUTS, Made, Maker, TaskOrder, TaskReport, generate_tasks
 
@@ -72,6 +74,26 @@ def test_renderings_share_their_motion_and_notes_say_what_they_are(tmp_path: Pat
     (note,) = notes(tmp_path / "data")
     assert note["episodes"] == [0, 1] and note["family"] in FAMILIES
     assert note["steps"] == [first.instruction] and note["discarded"] == []
+
+
+def test_rollouts_are_drawn_again(tmp_path: Path) -> None:
+    make(tmp_path / "data", order(2))
+    again = order(9, renderings=2, level="full", source=str(tmp_path / "data"))
+    report = make(tmp_path / "again", again)
+    assert report.episodes == 4 and not report.discarded  # all that the source has
+    one, other = LeRobotDataset(tmp_path / "data"), LeRobotDataset(tmp_path / "again")
+    np.testing.assert_array_equal(one.episode(0).action, other.episode(1).action)
+    np.testing.assert_array_equal(one.episode(0).state, other.episode(0).state)
+    assert one.episode(1).instruction == other.episode(2).instruction
+    shown = [set_.frames(0, "front")[0].astype(int) for set_ in (one, other)]
+    assert np.abs(shown[0] - shown[1]).mean() > 3
+    robot = load_embodiment("franka_fr3")
+    (file, _) = sorted((tmp_path / "data" / "meta" / "rollouts").glob("*.npz"))
+    with pytest.raises(DatasetError, match="an arm with 6 joints"):
+        load_rollout(file, robot)
+    file.write_bytes(b"no zip")
+    with pytest.raises(DatasetError, match="cannot be read as a roll-out"):
+        load_rollout(file, robot)
 
 
 def test_finished_shards_are_not_made_again(

@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     tasks.add_argument(
         "--renderings", type=int, help="looks under which a roll-out is drawn (default 1)"
     )
+    tasks.add_argument("--redraw", metavar="DIR", help="draw the roll-outs of this data set again")
     tasks.add_argument(
         "--mishaps", type=float, help="share of steps with a recovery in them, 0 to 1 (default 0)"
     )
@@ -54,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Generates; 130 when told to stop, in which case the same command goes on."""
-    if args.split or args.families:
+    if args.split or args.families or args.redraw:
         return _run_tasks(args)
     for name in ("randomise", "renderings", "mishaps", "shards", "ray"):
         if getattr(args, name) is not None:
@@ -77,6 +78,7 @@ def _run_tasks(args: argparse.Namespace) -> int:
         seed=args.seed,
         episodes=args.episodes,
         snapshots=args.snapshots,
+        source=args.redraw or "",
     )
     with open_workers(args.workers, args.ray) as workers:
         report = generate_tasks(args.out, order, workers, 1 if args.shards is None else args.shards)

@@ -35,8 +35,9 @@ from internvla_ros.sim.generate import (
     progress_bar,
     write_grounding,
 )
-from internvla_ros.sim.looks import sample_look
-from internvla_ros.sim.rollouts import Mishaps, Performer
+from internvla_ros.sim.looks import Look, sample_look
+from internvla_ros.sim.rollout_files import load_rollout, save_rollout
+from internvla_ros.sim.rollouts import Mishaps, Performer, Rollout
 from internvla_ros.sim.sampling import Sampler
 from internvla_ros.sim.scene import SceneError
 from internvla_ros.sim.splits import load_split
@@ -46,6 +47,7 @@ from internvla_ros.sim.task_world import TaskWorld
 from internvla_ros.sim.validate import validate
 
 ROLLOUTS = "meta/rollouts.jsonl"
+STATES = "meta/rollouts/{number}.npz"
 EPISODES = "meta/episodes.jsonl"
 MAX_OBJECTS = 16
 MAX_RENDERINGS = 32
@@ -68,6 +70,7 @@ class TaskOrder:
         mishaps: share of the steps in which something goes wrong on purpose.
         seed: of everything.
         episodes, snapshots: how many the data set, or each of its shards, shall hold.
+        source: folder of a data set whose roll-outs are drawn again instead of making new ones.
 
     Raises:
         ValueError: a number makes no sense, or a name is unknown.
@@ -82,6 +85,7 @@ class TaskOrder:
     seed: int = 0
     episodes: int = 100
     snapshots: int = 0
+    source: str = ""
 
     def __post_init__(self) -> None:
         load_split(self.split)
@@ -135,12 +139,14 @@ class Made:
         episodes: of its steps, under every look.
         row: what the data set notes of it.
         discarded: reasons, of the whole or of single renderings.
+        rollout: the states, to be drawn again.
     """
 
     number: int
     episodes: list[Episode]
     row: dict[str, Any]
     discarded: list[str]
+    rollout: Rollout | None = None
 
 
 class Maker:
@@ -158,27 +164,39 @@ class Maker:
 
     def rollout(self, number: int) -> Made:
         """The roll-out of a seed, drawn."""
-        rng = np.random.default_rng(number)
-        order = self._order
         try:
-            scene = self._sampler.sample(rng, self._split, order.families, order.level)
-            done = self._performer.perform(scene, rng, PUSHES, Mishaps(order.mishaps))
-            validate(self._world, done)
+            done = self._again(number) if self._order.source else self._perform(number)
         except (RolloutError, SceneError) as error:
             return Made(number, [], {}, [str(error)])
+        scene = done.scene
         episodes, reasons = [], []
-        for rendering in range(order.renderings):
+        for rendering in range(self._order.renderings):
             ids = [_episode_id(number, rendering, step) for step in range(len(scene.steps))]
             try:
-                look = scene.look if rendering == 0 else self._look(scene, number, rendering)
+                look = self._look(scene, number, rendering)
                 episodes += draw(self._world, done, look, ids)
             except RolloutError as error:
                 reasons.append(str(error))
-        return Made(number, episodes, _row(scene, order, done.mishaps), reasons)
+        return Made(number, episodes, _row(scene, self._order, done.mishaps), reasons, done)
 
-    def _look(self, scene: TaskScene, number: int, rendering: int) -> Any:
-        rng = np.random.default_rng((number, rendering))
+    def _perform(self, number: int) -> Rollout:
+        rng, order = np.random.default_rng(number), self._order
+        scene = self._sampler.sample(rng, self._split, order.families, order.level)
+        done = self._performer.perform(scene, rng, PUSHES, Mishaps(order.mishaps))
+        validate(self._world, done)
+        return done
+
+    def _again(self, number: int) -> Rollout:
+        path = Path(self._order.source) / STATES.format(number=number)
+        return load_rollout(path, self._embodiment)
+
+    def _look(self, scene: TaskScene, number: int, rendering: int) -> Look:
+        """The scene's own first, then others; those of a source are drawn afresh."""
+        if rendering == 0 and not self._order.source:
+            return scene.look
+        stream = (number, rendering, 1) if self._order.source else (number, rendering)
         objects = ((thing.name, thing.colour) for thing in scene.things)
+        rng = np.random.default_rng(stream)
         return sample_look(rng, self._embodiment, objects, self._order.level)
 
     def snapshot(self, number: int) -> Frame:
@@ -221,8 +239,8 @@ def generate_tasks(
         DatasetError: a folder holds something else.
         RolloutError: the expert fails over and over.
     """
-    if shards < 1:
-        raise ValueError("there must be at least 1 shard")
+    if shards < 1 or (shards > 1 and order.source):
+        raise ValueError("there must be at least 1 shard, and just 1 of what is drawn again")
     if shards == 1:
         return _fill(Path(out), order, 0, workers, progress)
     report = TaskReport()
@@ -288,7 +306,7 @@ def _fill(root: Path, order: TaskOrder, shard: int, workers: Any, progress: bool
             ledger = _Ledger(root, writer)
             report.discarded.update(ledger.reasons)
             found = workers.map(
-                _roll_out, ledger.missing(order.seed, shard), _start_worker, (order,)
+                _roll_out, ledger.missing(order, shard), _start_worker, (order,)
             )
             with (
                 closing(found) as results,
@@ -296,7 +314,9 @@ def _fill(root: Path, order: TaskOrder, shard: int, workers: Any, progress: bool
             ):
                 in_vain = 0
                 while len(writer) < order.episodes and not stop.is_set():
-                    made = next(results)
+                    made = next(results, None)
+                    if made is None:  # the source has no more
+                        break
                     written = ledger.write(made)
                     report.made += written
                     report.discarded.update(made.discarded)
@@ -319,23 +339,28 @@ class _Ledger:
     """Which roll-outs a data set has, or has found to be no good."""
 
     def __init__(self, root: Path, writer: EpisodeWriter) -> None:
-        self._path, self._writer = root / ROLLOUTS, writer
+        self._root, self._path, self._writer = root, root / ROLLOUTS, writer
         rows = read_json_lines(self._path, drop_torn_end=True)
         self._known = {int(row["rollout"]) for row in rows}
         self.reasons = [reason for row in rows for reason in row["discarded"]]
         stored = read_json_lines(root / EPISODES, drop_torn_end=True)
         self._index = {int(row["seed"]): int(row["episode_index"]) for row in stored}
 
-    def missing(self, seed: int, shard: int) -> Iterator[int]:
-        """The numbers of roll-outs that are not known yet, no end."""
-        for index in itertools.count():
-            number = _rollout_number(seed, shard, index)
-            if number not in self._known:
-                yield number
+    def missing(self, order: TaskOrder, shard: int) -> Iterator[int]:
+        """The numbers of roll-outs that are not known yet: the source's, or no end of them."""
+        numbers: Iterable[int]
+        if order.source:
+            rows = read_json_lines(Path(order.source) / ROLLOUTS)
+            numbers = [int(row["rollout"]) for row in rows if row.get("episodes")]
+        else:
+            numbers = (_rollout_number(order.seed, shard, i) for i in itertools.count())
+        yield from (number for number in numbers if number not in self._known)
 
     def write(self, made: Made) -> int:
-        """Writes the episodes of a roll-out, then notes it; returns how many were written."""
+        """Writes a roll-out and its episodes, then notes it; returns how many were written."""
         written = 0
+        if made.rollout is not None and made.episodes:
+            save_rollout(self._root / STATES.format(number=made.number), made.rollout)
         for episode in made.episodes:
             if episode.seed not in self._index:
                 self._index[episode.seed] = self._writer.write(episode)
