@@ -31,7 +31,8 @@ _GONE = 0.030  # m from the tip at which a thing that is not felt any more has b
 _LOST = 5  # decisions of closing after which a grasp counts as failed
 _STUCK = 12  # decisions of going down, or of pulling, after which another grasp is tried
 _PONDER = 5  # decisions between two looks for a grasp where there was none
-_ASTRAY = 25  # decisions of getting above a thing after which another grasp is tried
+_ASTRAY = 15  # decisions of getting above a thing after which the arm is unwound
+_UNWIND = 8  # decisions that it goes back over the middle of the table for
 _STRANDED = 15  # decisions without a grasp after which there will be none
 _LOSSES = 7  # grasps that may fail in one step
 _SURE = 0.006  # m that a drawer is moved beyond where it counts as open or closed
@@ -58,6 +59,7 @@ class TaskExpert:
         self._failed: frozenset[float] = frozenset()
         self._anchor = np.zeros(3)
         self._losses = 0
+        self._unwinding = 0
         self._up = 0.0
 
     def reset(self, world: TaskWorld) -> None:
@@ -103,6 +105,7 @@ class TaskExpert:
             out of the way.
         """
         state = world.state()
+        self._unwinding = max(0, self._unwinding - 1)
         phase = self._next_phase(world, state)
         self._waited = self._waited + 1 if phase == self._phase else 0
         self._phase = phase
@@ -183,8 +186,10 @@ class TaskExpert:
                 return "close"
             return "descend" if offset < 2 * _NEAR else "approach"
         if self._waited > _ASTRAY:
+            self._unwinding = _UNWIND
             return self._again(state, step, tip)
-        return "descend" if offset < _NEAR and low and aimed else "approach"
+        near = offset < _NEAR and low and aimed and not self._unwinding
+        return "descend" if near else "approach"
 
     def _aimed(self, tip: Pose, yaw: float) -> bool:
         wanted = self._planner.tip_rotation(yaw)
@@ -224,6 +229,8 @@ class TaskExpert:
             return self._goal_with_thing(state, step, body, tip, here)
         rotation = self._planner.tip_rotation(self._yaw(body))
         target = self._taken_at(body)
+        if self._phase == "approach" and self._unwinding:
+            return Pose(self._middle(), self._planner.tip_rotation(0.0))
         if self._phase == "approach":
             return Pose(self._above(state, step, target, here), rotation)
         if self._phase == "descend":
@@ -233,6 +240,12 @@ class TaskExpert:
         if self._phase == "open":
             return Pose(here, commanded.rotation)
         return Pose(np.array([here[0], here[1], max(here[2], self._up)]), commanded.rotation)
+
+    def _middle(self) -> Array:
+        """[3] high over the middle of the table, where joints are far from their ends."""
+        table = self._table
+        x, y, high = (0.5 * sum(span) for span in (table.x, table.y, table.start_height))
+        return np.array([x, y, table.height + high])
 
     def _above(self, state: State, step: Step, target: Array, here: Array) -> Array:
         """On the way to above a place: first up, then sideways over what is there."""
