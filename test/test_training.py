@@ -318,7 +318,8 @@ def test_chunks_past_the_end_hold_pose_and_gripper() -> None:
     assert data.action[2, 0] == 15  # the data themselves are untouched
 
 
-@pytest.fixture(scope="module")
+# For the session, because tests that start processes run last, after those of other modules.
+@pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set."""
     return write_data(tmp_path_factory.mktemp("data") / "squares")
@@ -386,7 +387,7 @@ def squares(rng: np.random.Generator) -> Conversation:
     )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def policy() -> Policy:
     """An untrained nano policy that can talk about the red cube."""
     return new_policy(ModelConfig(), squares, ("red cube",), {}, seed=0)
@@ -453,7 +454,7 @@ class Stage:
     corpus: Corpus
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def stage(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Stage:
     """What stage 2 starts from when there is no stage 1."""
     folder = tmp_path_factory.mktemp("stage")
@@ -542,7 +543,7 @@ def test_gradient_checkpointing_changes_no_gradient(stage: Stage) -> None:
     torch.testing.assert_close(plain, again)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def start(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recipe of stage 2 alone that goes on from a checkpoint, with the data's name in it."""
     folder = tmp_path_factory.mktemp("start")
@@ -567,7 +568,7 @@ def small_job(
     return Job(recipe, Options(out, folders, threads=1, **options), ("stage2",))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def whole(start: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a finished, uninterrupted run."""
     out = tmp_path_factory.mktemp("whole") / "run"
