@@ -82,6 +82,7 @@ class Job:
         """Run the stages in their order; False where the time was over before they were done."""
         if self.options.threads:
             torch.set_num_threads(self.options.threads)
+        self._refuse_to_overwrite()
         self._remember()
         for stage in self.stages:
             try:
@@ -90,6 +91,14 @@ class Job:
             except StoppedError:
                 return False
         return True
+
+    def _refuse_to_overwrite(self) -> None:
+        for stage in () if self.options.resume else self.stages:
+            folder = self.options.out / stage
+            if States(folder, 1).steps() or is_done(folder, self.recipe.loop(stage)):
+                raise TrainingError(
+                    f"{folder} holds a run already; add --resume or choose another --out"
+                )
 
     def _remember(self) -> None:
         """Keep the recipe with the run, and say where it differs from the one begun with."""
@@ -102,10 +111,6 @@ class Job:
 
     def _stage(self, stage: Stage) -> bool:
         folder, config = self.options.out / stage, self.recipe.loop(stage)
-        if not self.options.resume and (States(folder, 1).steps() or is_done(folder, config)):
-            raise TrainingError(
-                f"{folder} holds a run already; add --resume or choose another --out"
-            )
         if is_done(folder, config):
             print(f"{stage}: done already, {folder / LATEST}")
             return True
