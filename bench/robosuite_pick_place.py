@@ -50,11 +50,11 @@ def episode(env: Any) -> tuple[int, bool]:
         hand, can = seen["robot0_eef_pos"], seen["Can_pos"]
         name = stages[stage]
         target = {
-            "above": can + (0, 0, 0.10),
+            "above": can + np.array([0.0, 0.0, 0.10]),
             "down": can,
             "close": hand,
             "up": np.array([hand[0], hand[1], goal[2] + 0.28]),
-            "over": goal + (0, 0, 0.25),
+            "over": goal + np.array([0.0, 0.0, 0.25]),
             "open": hand,
         }[name]
         shift = target - hand

@@ -305,9 +305,7 @@ def _fill(root: Path, order: TaskOrder, shard: int, workers: Any, progress: bool
         ) as writer:
             ledger = _Ledger(root, writer)
             report.discarded.update(ledger.reasons)
-            found = workers.map(
-                _roll_out, ledger.missing(order, shard), _start_worker, (order,)
-            )
+            found = workers.map(_roll_out, ledger.missing(order, shard), _start_worker, (order,))
             with (
                 closing(found) as results,
                 progress_bar("episodes", len(writer), order.episodes, progress) as bar,
