@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from internvla_ros.evaluate import cli
+from internvla_ros.evaluate import cli, policies
 from internvla_ros.evaluate.policies import (
     ExpertPolicy,
     LearnedPolicy,
@@ -43,10 +43,11 @@ class ModelDouble:
     def __init__(self, off: tuple[float, float] = (0.0, 0.0), silent: bool = False) -> None:
         actor = SimpleNamespace(num_points=2, state_dim=10)
         self.config = SimpleNamespace(cameras=("front", "wrist"), dt=0.2, actor=actor)
-        self._off, self._silent = off, silent
+        self._off, self._silent, self._silenced = off, silent, False
         self._expert = ExpertPolicy(ROBOT)
         self.runs: Sequence[SceneRun] = ()
         self.acted: list[dict[str, Any]] = []
+        self.statistics: dict[str, Any] = {}
 
     def look(
         self,
@@ -60,7 +61,12 @@ class ModelDouble:
         assert (drafts is not None) == (len(images) == 1)
         return "plan", [self._answer(run) for run in self.runs]
 
+    def plan(self, images: Sequence[Any], instructions: Sequence[str]) -> str:
+        assert len(images) == len(instructions)
+        return "plan"
+
     def _answer(self, run: SceneRun) -> SpatialAnswer:
+        assert not self._silenced, "nothing is to be decoded"
         if self._silent:
             return SpatialAnswer(problems=("nothing said",))
         points = run.true_points("front") + self._off
@@ -74,9 +80,10 @@ class ModelDouble:
         points: Array | None = None,
         *,
         seed: int = 0,
+        unnorm_key: str | None = None,
     ) -> Array:
         assert plan == "plan" and states is not None and states.shape == (len(images), 10)
-        self.acted.append({"points": points, "states": states, "seed": seed})
+        self.acted.append({"points": points, "states": states, "seed": seed, "key": unnorm_key})
         return np.stack([d.actions for d in self._expert.decide(self.runs)])
 
 
@@ -204,6 +211,32 @@ def evaluate(*words: str) -> int:
     parser = argparse.ArgumentParser()
     cli.add_arguments(parser)
     return cli.run(parser.parse_args(words))
+
+
+def test_withheld_points_are_not_decoded() -> None:
+    double = ModelDouble()
+    double._silenced = True
+    policy = WatchedPolicy(double, points="withheld")
+    run_tabletop(ROBOT, policy, TableTop(scenes=1, seed=4, max_seconds=0.3), {})
+    assert double.acted and all(np.isnan(given["points"]).all() for given in double.acted)
+
+
+def test_a_policy_of_several_robots_uses_the_robots_own_statistics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for known, wanted in (
+        (("franka_panda_tabletop", ROBOT.unnorm_key), ROBOT.unnorm_key),
+        (("bridge_dataset",), None),
+    ):
+        double = ModelDouble()
+        double.statistics = dict.fromkeys(known)
+        monkeypatch.setattr(policies, "load_model", lambda name, device, d=double: d)
+        learned = policies.load_policy("some/folder", ROBOT, device="cpu")
+        assert isinstance(learned, LearnedPolicy)
+        watched = WatchedPolicy(double)
+        watched._policy = learned
+        run_tabletop(ROBOT, watched, TableTop(scenes=1, seed=4, max_seconds=0.3), {})
+        assert {given["key"] for given in double.acted} == {wanted}
 
 
 def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

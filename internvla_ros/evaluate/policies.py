@@ -76,6 +76,7 @@ class PlannerActor(Protocol):
         points: Array | None = None,
         *,
         seed: int = 0,
+        unnorm_key: str | None = None,
         previous: Array | None = None,
         frozen: int = 0,
     ) -> Array:
@@ -138,13 +139,19 @@ class LearnedPolicy:
         latent: whether the actor is given the latent plan; without it and with the oracle's
             points no picture is looked at.
         seed: of the noise that chunks are made from.
+        unnorm_key: name of the statistics to un-normalise with; None: the model's only ones.
 
     Raises:
         PolicyError: an unknown source of points.
     """
 
     def __init__(
-        self, model: PlannerActor, points: str = "predicted", latent: bool = True, seed: int = 0
+        self,
+        model: PlannerActor,
+        points: str = "predicted",
+        latent: bool = True,
+        seed: int = 0,
+        unnorm_key: str | None = None,
     ) -> None:
         if points not in POINTS:
             raise PolicyError(f"points come from one of {', '.join(POINTS)}, not {points!r}")
@@ -153,6 +160,7 @@ class LearnedPolicy:
         self._withheld = points == "withheld"
         self._latent = latent
         self._seed = seed
+        self._key: dict[str, Any] = {} if unnorm_key is None else {"unnorm_key": unnorm_key}
         self._cameras = tuple(model.config.cameras)
         self.dt = float(model.config.dt)
 
@@ -175,6 +183,7 @@ class LearnedPolicy:
             np.stack([run.state() for run in runs]),
             np.stack(points) if self._model.config.actor.num_points else None,
             seed=self._seed,
+            **self._key,
             **_commitment(runs),
         )
         return [Decision(c, a) for c, a in zip(chunks, answers, strict=True)]
@@ -240,4 +249,7 @@ def load_policy(
     """The expert for the name "expert", else the checkpoint or server of that name."""
     if name == "expert":
         return ExpertPolicy(embodiment)
-    return LearnedPolicy(load_model(name, device), points, latent, seed)
+    model: Any = load_model(name, device)
+    known = model.datasets if is_remote(name) else model.statistics
+    key = embodiment.unnorm_key if embodiment.unnorm_key in known else None
+    return LearnedPolicy(model, points, latent, seed, key)
