@@ -178,7 +178,7 @@ def _between(draft: Draft) -> Callable[[Words], Plan]:
 
 
 def _clear(draft: Draft) -> Callable[[Words], Plan]:
-    base = draft.add(draft.choose_container(lambda kind: kind.name in ("bin", "tray", "bowl")))
+    base = draft.add(draft.choose_container(lambda kind: kind.name in ("bin", "tray")))
     low, high = draft.split.steps
     count = int(draft.rng.integers(max(2, low), min(high, 4) + 1))
     things = [draft.add(draft.choose(compact), apart=0.015) for _ in range(count)]
