@@ -229,10 +229,11 @@ def test_a_policy_of_several_robots_uses_the_robots_own_statistics(
         (("bridge_dataset",), None),
     ):
         double = ModelDouble()
-        double.statistics = dict.fromkeys(known)
+        double.statistics, double.config.dt = dict.fromkeys(known), 0.3
         monkeypatch.setattr(policies, "load_model", lambda name, device, d=double: d)
         learned = policies.load_policy("some/folder", ROBOT, device="cpu")
         assert isinstance(learned, LearnedPolicy)
+        assert learned.dt == (1 / ROBOT.policy_rate if wanted else 0.3)
         watched = WatchedPolicy(double)
         watched._policy = learned
         run_tabletop(ROBOT, watched, TableTop(scenes=1, seed=4, max_seconds=0.3), {})

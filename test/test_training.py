@@ -477,6 +477,7 @@ def test_sets_are_drawn_by_weight_and_those_of_one_robot_share_statistics(
     (statistics,) = corpus.statistics.values()
     assert [s.statistics for s in corpus.sets] == [statistics, statistics]
     assert (statistics.num_transitions, statistics.num_trajectories) == (30, 5)
+    assert [s.rate for s in corpus.sets] == [5.0, 5.0]
     actions = np.concatenate([s.frames.action for s in corpus.sets])
     np.testing.assert_allclose(statistics.action.mean, actions.mean(axis=0), rtol=1e-5)
     rng, rows = np.random.default_rng(0), np.arange(4000)

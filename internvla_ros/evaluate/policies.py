@@ -140,6 +140,7 @@ class LearnedPolicy:
             points no picture is looked at.
         seed: of the noise that chunks are made from.
         unnorm_key: name of the statistics to un-normalise with; None: the model's only ones.
+        dt: seconds a step of its actions; None: as the model's configuration says.
 
     Raises:
         PolicyError: an unknown source of points.
@@ -152,6 +153,7 @@ class LearnedPolicy:
         latent: bool = True,
         seed: int = 0,
         unnorm_key: str | None = None,
+        dt: float | None = None,
     ) -> None:
         if points not in POINTS:
             raise PolicyError(f"points come from one of {', '.join(POINTS)}, not {points!r}")
@@ -162,7 +164,7 @@ class LearnedPolicy:
         self._seed = seed
         self._key: dict[str, Any] = {} if unnorm_key is None else {"unnorm_key": unnorm_key}
         self._cameras = tuple(model.config.cameras)
-        self.dt = float(model.config.dt)
+        self.dt = float(model.config.dt) if dt is None else dt
 
     def decide(self, runs: Sequence[SceneRun]) -> list[Decision]:
         """Look at every scene and act on what was seen."""
@@ -251,5 +253,8 @@ def load_policy(
         return ExpertPolicy(embodiment)
     model: Any = load_model(name, device)
     known = model.datasets if is_remote(name) else model.statistics
-    key = embodiment.unnorm_key if embodiment.unnorm_key in known else None
-    return LearnedPolicy(model, points, latent, seed, key)
+    if embodiment.unnorm_key not in known:
+        return LearnedPolicy(model, points, latent, seed)
+    # It was trained on this robot's own chunks, whatever rate those of others have.
+    dt = 1.0 / embodiment.policy_rate
+    return LearnedPolicy(model, points, latent, seed, embodiment.unnorm_key, dt)

@@ -100,6 +100,9 @@ class ActorNode(ManagedNode):
         """Listen, and know nothing yet."""
         self._config, self._robot, self._kinematics = loaded.config, loaded.robot, loaded.kinematics
         self._actor, self._unnorm_key = loaded.actor, loaded.unnorm_key
+        # A policy of several robots has chunks of each robot's own rate.
+        own = self._unnorm_key == self._robot.unnorm_key
+        self._dt = 1.0 / self._robot.policy_rate if own else self._actor.config.dt
         self._reader = JointReader(self._robot)
         self._history = JointHistory()
         self._commitments = Commitments()
@@ -207,7 +210,7 @@ class ActorNode(ManagedNode):
         self._chunks += 1
         chunk = Chunk(
             stamp=stamp,
-            dt=self._actor.config.dt,
+            dt=self._dt,
             actions=actions,
             sequence=self._chunks,
         )

@@ -23,12 +23,16 @@ from internvla_ros.train.settings import ActionLossConfig
 
 @dataclass(frozen=True)
 class ActionSet:
-    """One dataset's frames, by what its actions are normalised, and its share of the samples."""
+    """One dataset's frames, by what its actions are normalised, and its share of the samples.
+
+    `rate`: its frames, and so a chunk's steps, a second.
+    """
 
     name: str
     frames: EpisodeFrames
     statistics: DatasetStatistics
     weight: float
+    rate: float = 5.0
 
 
 @dataclass(frozen=True)

@@ -153,6 +153,7 @@ def _load_set(
         frames,
         dataset_statistics(dataset, [record.index for record in frames.records]),
         entry.weight,
+        dataset.fps,
     )
     if not cameras or not frames.annotated:
         return own, []

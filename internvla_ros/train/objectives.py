@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -82,6 +83,7 @@ def stage_one(
 ) -> Objective:
     """Spatial grounding: the planner answers; loss on its own words."""
     prepare_planner(policy, model)
+    keep_rate(policy, corpus)
     planner, dense, labeller = policy.planner, None, None
     if config.dense_weight:
         grid, side = planner.merged_grid, planner.patch * planner.merge
@@ -122,6 +124,7 @@ def stage_two(
 ) -> Objective:
     """Actions under the spatial prompt, co-trained with grounding."""
     prepare_planner(policy, model)
+    keep_rate(policy, corpus)
     if policy.config.actor.state_dim and any(s.statistics.state is None for s in corpus.sets):
         raise TrainingError("this policy's actor takes the robot's state, which the data lack")
     batches = joint_batches(policy, config, corpus, share)
@@ -204,6 +207,16 @@ def soft_targets(policy: Policy, sigma: float) -> Tensor | None:
         return None
     vocabulary = policy.planner.vlm.model.language_model.embed_tokens.num_embeddings
     return ordinal_targets(policy.tokenizer, vocabulary, sigma)
+
+
+def keep_rate(policy: Policy, corpus: Corpus) -> None:
+    """Have the checkpoint state at which rate its data's chunks are to be executed.
+
+    With several rates that is the first set's; a robot whose statistics the checkpoint holds
+    executes chunks at its own.
+    """
+    config = replace(policy.config, policy_rate=corpus.sets[0].rate)
+    policy.config = policy.planner.policy_config = policy.actor.config = config
 
 
 def prepare_planner(policy: Policy, model: ModelConfig) -> None:
