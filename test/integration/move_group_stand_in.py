@@ -61,6 +61,8 @@ class MoveGroupStandIn(Node):
         if result.error_code.val != SUCCESS:
             handle.abort()
             return result
+        while self.arm is not None and self.arm.measured is None:
+            await self.cycle()  # as move_group waits for the current state
         goal_joints = self.depart(request.goal_constraints[0])
         for cycle in range(MOST_CYCLES):
             handle.publish_feedback(MoveGroup.Feedback(state="MONITOR"))

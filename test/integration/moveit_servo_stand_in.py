@@ -48,6 +48,7 @@ class ServoStandIn(Node):
         self.tip = np.array([0.3, 0.0, 0.2])
         self.code = self.pretended = ServoStatus.NO_WARNING
         self.refusals = self.setting("refusals", 0)
+        self.refused = 0
         self.period = self.setting("moveit_servo.publish_period", PERIOD)
         self.timeout = self.setting("moveit_servo.incoming_command_timeout", TIMEOUT)
         self.speed = self.setting("moveit_servo.scale.linear", SPEED)
@@ -73,7 +74,8 @@ class ServoStandIn(Node):
 
     def tell(self) -> None:
         kind = "no type" if self.type is None else f"type {self.type}"
-        self.doing.publish(String(data=f"{kind}, {'paused' if self.paused else 'on'}"))
+        doing = "paused" if self.paused else "on"
+        self.doing.publish(String(data=f"{kind}, {doing}, {self.refused} refused"))
 
     def on_pose(self, message: PoseStamped) -> None:
         if self.type == ServoCommandType.Request.POSE:
@@ -87,9 +89,11 @@ class ServoStandIn(Node):
     ) -> ServoCommandType.Response:
         known = (request.JOINT_JOG, request.TWIST, request.POSE)
         response.success = request.command_type in known and self.refusals == 0
-        self.refusals = max(0, self.refusals - 1)
         if response.success:
             self.type = request.command_type
+        elif self.refusals > 0:
+            self.refusals -= 1
+            self.refused += 1
         self.tell()
         return response
 

@@ -198,6 +198,7 @@ def test_the_page_shows_the_robot_starts_it_and_stops_it(running: Graph, browser
     assert client.state.emergency_stop
     wait_for(running, tab, f"({STATE}) === 'emergency'", "the page to show the emergency stop")
     wait_for(running, tab, "document.body?.textContent.includes('Release the stop')", "the release")
+    client.let_pass(1.0)  # it has come to rest by then
     joints = client.joints
     client.let_pass(1.0)
     assert joints is not None and client.joints == pytest.approx(joints, abs=0.02)

@@ -6,40 +6,27 @@ import json
 from pathlib import Path
 
 import pytest
+from tiny_training import write_recipe
 
 from internvla_ros import cli
 
 pytestmark = pytest.mark.integration
 
-RECIPE = """
-stage1: {loop: {steps: 2}, batch_size: 2}
-actor:
-  loop: {steps: 2, ema_decay: 0.9}
-  action: {batch_size: 4, condition_dropout: 1.0}
-  grounding_batch_size: 0
-stage2:
-  loop: {steps: 2, ema_decay: 0.9}
-  action: {batch_size: 4, condition_dropout: 0.5, gradient_decay: 0.5}
-  grounding_batch_size: 2
-"""
-
 
 def test_generate_train_evaluate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data, runs, recipe = tmp_path / "data", tmp_path / "runs", tmp_path / "tiny.yaml"
-    recipe.write_text(RECIPE)
+    data, runs, recipe = tmp_path / "data", tmp_path / "runs", write_recipe(tmp_path)
 
     def internvla(*arguments: object) -> int:
         return cli.main([str(argument) for argument in arguments])
 
     size = ("--episodes", 3, "--snapshots", 4, "--seed", 3, "--workers", 1)
     assert internvla("generate", "--out", data, *size) == 0
-    train = ("train", "--recipe", recipe, "--data", data, "--out", runs)
+    train = ("train", recipe, "--data", data, "--out", runs)
     assert internvla(*train) == 0
     assert internvla(*train) == 2  # what is there is not overwritten
     assert "--resume" in capsys.readouterr().err
-    assert internvla(*train, "--stage", "stage2", "--resume", "--steps", 3) == 0
-    metrics = (runs / "stage2" / "trainer_state.pt").stat()
-    assert metrics.st_size > 0
+    assert internvla(*train, "--stage", 2, "--resume", "--set", "stage2.loop.steps=8") == 0
+    assert (runs / "stage2" / "states" / "step_00000008").is_dir()
 
     policy, report = runs / "stage2" / "checkpoint", tmp_path / "report.json"
     assert internvla("checkpoint", "inspect", policy) == 0

@@ -247,6 +247,8 @@ def test_up_brings_each_robot_up_and_ends_cleanly(robot: str, policy: Path) -> N
     try:
         for line in up.stdout:
             name, bar, _ = line.partition(" |")
+            if line.startswith("internvla up: removed"):  # what earlier tests have killed left it
+                continue
             assert bar and name.strip() in names, line
             heard |= {name.strip()} if "ready with" in line else set()
             if heard == {"planner", "actor"}:
