@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,3 +198,19 @@ def test_a_closed_pipe_is_no_fault(tmp_path: Path) -> None:
     assert process.stderr.read() == ""
     assert process.wait(timeout=30) == cli.EXIT_ERROR
     process.stderr.close()
+
+
+@pytest.mark.integration
+@pytest.mark.skipif(shutil.which("internvla") is None, reason="the overlay is not sourced")
+def test_the_installed_command_has_workers(tmp_path: Path) -> None:
+    """Worker processes import the program that they were started from."""
+    words = ["evaluate", "tabletop", "--policy", "expert", "--scenes", "2", "--max-seconds", "1"]
+    report = tmp_path / "report.json"
+    done = subprocess.run(
+        ["internvla", *words, "--workers", "2", "--json", str(report)],
+        capture_output=True,
+        text=True,
+        timeout=120.0,
+    )
+    assert done.returncode == 0, done.stderr
+    assert report.is_file()
