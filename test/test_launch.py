@@ -178,7 +178,7 @@ MANY: list[tuple[str, Graph, Options]] = [
         graph,
         Options(robot="franka_fr3", sim="none", hardware="real", robot_ip="10.0.0.2"),
     ),
-    ("bringup", graph, Options(rviz=True, markers=False, respawn=False, record="/tmp/kept")),
+    ("bringup", graph, Options(rviz=True, markers=False, respawn=False, record="kept")),
     ("gazebo", gazebo_graph, Options(sim="gazebo", robot="google_robot")),
     ("moveit", moveit_graph, Options(sim="none", robot="franka_panda", hardware="mock")),
 ]

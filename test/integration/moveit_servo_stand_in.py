@@ -48,7 +48,6 @@ class ServoStandIn(Node):
         self.tip = np.array([0.3, 0.0, 0.2])
         self.code = self.pretended = ServoStatus.NO_WARNING
         self.refusals = self.setting("refusals", 0)
-        self.refused = 0
         self.period = self.setting("moveit_servo.publish_period", PERIOD)
         self.timeout = self.setting("moveit_servo.incoming_command_timeout", TIMEOUT)
         self.speed = self.setting("moveit_servo.scale.linear", SPEED)
@@ -74,8 +73,7 @@ class ServoStandIn(Node):
 
     def tell(self) -> None:
         kind = "no type" if self.type is None else f"type {self.type}"
-        doing = "paused" if self.paused else "on"
-        self.doing.publish(String(data=f"{kind}, {doing}, {self.refused} refused"))
+        self.doing.publish(String(data=f"{kind}, {'paused' if self.paused else 'on'}"))
 
     def on_pose(self, message: PoseStamped) -> None:
         if self.type == ServoCommandType.Request.POSE:
@@ -91,9 +89,9 @@ class ServoStandIn(Node):
         response.success = request.command_type in known and self.refusals == 0
         if response.success:
             self.type = request.command_type
-        elif self.refusals > 0:
-            self.refusals -= 1
-            self.refused += 1
+        elif self.arm is None or self.arm.measured is not None:
+            # Refusals count from when the robot is there: who watches it can see them.
+            self.refusals = max(0, self.refusals - 1)
         self.tell()
         return response
 
