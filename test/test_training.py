@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_training import RECIPE, episode, write_data, write_recipe
 from torch import Tensor, nn
@@ -31,6 +32,7 @@ from internvla_ros.data.lerobot import DatasetError, EpisodeWriter, LeRobotDatas
 from internvla_ros.model.chat import IGNORED
 from internvla_ros.model.config import ActorConfig
 from internvla_ros.model.policy import Policy
+from internvla_ros.model.tokenizer import taught
 from internvla_ros.model.weights import tied_entries
 from internvla_ros.spatial.types import Turn
 from internvla_ros.train.actions import action_losses, draw, planned_rows
@@ -49,6 +51,7 @@ from internvla_ros.train.recipe import load_recipe
 from internvla_ros.train.settings import LoopConfig, ModelConfig, Recipe
 from internvla_ros.train.sources import arranged, template_phrases
 from internvla_ros.train.states import MANIFEST
+from internvla_ros.train.words import with_words
 
 NOT_REPEATED = ("steps_per_s", "data_wait")
 """Entries of a metrics line that time makes."""
@@ -442,6 +445,45 @@ def test_phrases_are_single_tokens(policy: Policy) -> None:
         assert len(policy.tokenizer.encode(phrase, add_special_tokens=False)) == 1
 
 
+NEW = ("salad dressing", "red salad", "mug")
+
+
+@given(st.lists(st.text("abdelmou", min_size=1, max_size=9), min_size=1, max_size=4))
+@settings(max_examples=20, deadline=None)
+def test_words_that_are_taught_get_a_token_and_take_none_away(
+    policy: Policy, words: list[str]
+) -> None:
+    old = policy.tokenizer
+    new = taught(old, words)
+    for word in words:
+        assert len(new.tokenize(word)) == len(new.tokenize(f" {word}")) == 1
+    for text in (*template_phrases(), "put the red cube", "128", '[{"bbox_2d": [1, 2, 30, 44]'):
+        assert new.tokenize(text) == old.tokenize(text)
+        assert new.decode(new.encode(text)) == text
+    said = f"the {' '.join(words)} and the red cube"
+    assert new.decode(new.encode(said)) == said
+    assert sorted(new.get_vocab().values()) == list(range(len(new)))
+
+
+def test_only_words_of_letters_are_taught(policy: Policy) -> None:
+    with pytest.raises(ValueError, match="'cube2' is no word of letters"):
+        taught(policy.tokenizer, ["cube2"])
+
+
+def test_a_policy_that_is_taught_words_reads_others_as_before(policy: Policy) -> None:
+    grown = with_words(policy, words_of(NEW))
+    assert with_words(grown, words_of(NEW)) is grown
+    view = [[np.full((48, 64, 3), 90, np.uint8)]]
+    plans = [p.eval().plan(view, ["put the red cube down"]) for p in (policy, grown)]
+    torch.testing.assert_close(plans[0].hidden_states, plans[1].hidden_states)
+    rows = {p: p.planner.vlm.model.language_model.embed_tokens.weight for p in (policy, grown)}
+    (salad,) = grown.tokenizer.encode("salad")
+    pieces = policy.tokenizer.encode("salad")
+    assert len(pieces) > 1
+    torch.testing.assert_close(rows[grown][salad], rows[policy][pieces].mean(dim=0))
+    assert tied_entries(grown) == tied_entries(policy)
+
+
 # Stage 2.
 
 
@@ -612,6 +654,26 @@ def test_training_goes_on_from_a_checkpoint(stage: Stage, start: Path, data: Pat
     module: Any = objective.module
     for name, tensor in module.policy.state_dict().items():
         torch.testing.assert_close(tensor, before[name], rtol=0, atol=0, msg=name)
+
+
+def test_fine_tuning_teaches_the_names_of_other_things(
+    start: Path, data: Path, tmp_path: Path
+) -> None:
+    renamed = tmp_path / "fruit"
+    with EpisodeWriter(renamed, fps=5, robot_type="widowx_250s") as writer:
+        for seed in range(2):
+            names = ("quince", "blue bowl", "green ball")
+            writer.write(
+                replace(episode(seed), objects=names, pick="quince", instruction="take the quince")
+            )
+    known = re.search("start: ([^,]+),", start.read_text())
+    assert known is not None
+    path = write_recipe(tmp_path, RECIPE.replace("nano,", f"nano, start: {known[1]},"))
+    changes = ("stage1.loop.steps=2", "stage1.loop.pictures_every=0")
+    recipe, folders = with_data(load_recipe(path, changes), [str(renamed)])
+    assert Job(recipe, Options(tmp_path / "run", folders, threads=1), ("stage1",)).run()
+    tuned = Policy.from_pretrained(tmp_path / "run" / "stage1" / "checkpoint")
+    assert len(tuned.tokenizer.tokenize("quince")) == len(tuned.tokenizer.tokenize(" quince")) == 1
 
 
 def test_a_large_policy_starts_from_its_pre_trained_parts(policy: Policy, tmp_path: Path) -> None:

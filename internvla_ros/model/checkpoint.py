@@ -32,6 +32,7 @@ from internvla_ros.model.weights import WeightsOnMeta as WeightsOnMeta
 from internvla_ros.model.weights import WeightSource, tied_entries
 from internvla_ros.model.weights import load_weights as load_weights
 from internvla_ros.model.writing import written_whole
+from internvla_ros.resources import DEFAULT_CHECKPOINT, resource
 
 CONFIG = "config.json"
 STATISTICS = "dataset_statistics.json"
@@ -73,10 +74,13 @@ class Checkpoint:
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """A local folder or `.pt` file as it is, or the local copy of a hub repository."""
+    """A local folder or `.pt` file as it is, the policy that ships by its name, or the local copy
+    of a hub repository."""
     path = Path(name).expanduser()
     if path.is_dir() or is_released(path):
         return path
+    if str(name) == DEFAULT_CHECKPOINT:
+        return resource(DEFAULT_CHECKPOINT)
     if not is_repository(str(name)):
         raise CheckpointError(f"no checkpoint folder at {path}; train one with `internvla train`")
     return download(str(name))

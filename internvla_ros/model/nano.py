@@ -30,6 +30,11 @@ def nano_tokenizer(corpus: Iterable[str], phrases: Iterable[str]) -> PreTrainedT
     return train_tokenizer(corpus, largest_integer=IMAGE_SIZE, phrases=tuple(phrases))
 
 
+def vocabulary_size(tokenizer: PreTrainedTokenizerBase) -> int:
+    """Rows of the embeddings: a multiple of 64."""
+    return math.ceil(len(tokenizer) / 64) * 64
+
+
 def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
     """The configuration of the small policy for a tokenizer made by `nano_tokenizer`."""
     text_dim, vision_dim, dino_dim, actor_dim = 128, 128, 96, 128
@@ -39,7 +44,7 @@ def nano_config(tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
 
     qwen = {
         "text_config": {
-            "vocab_size": math.ceil(len(tokenizer) / 64) * 64,
+            "vocab_size": vocabulary_size(tokenizer),
             "hidden_size": text_dim,
             "intermediate_size": 256,
             "num_hidden_layers": 4,

@@ -6,6 +6,7 @@ that a coordinate is one classification and a box costs nine decoding steps.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -60,13 +61,7 @@ def train_tokenizer(
     tokenizer.train_from_iterator([*corpus, *(integers * 50)], trainer)
     pieces = [AddedToken(p, normalized=False, special=False) for p in (*ANSWER_PIECES, *phrases)]
     tokenizer.add_tokens(pieces)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
-        clean_up_tokenization_spaces=False,
-    )
+    fast = _fast(tokenizer)
     split = [n for n in integers if len(fast.encode(n, add_special_tokens=False)) != 1]
     if split:
         raise ValueError(
@@ -74,6 +69,49 @@ def train_tokenizer(
             "a token of their own; make it larger"
         )
     return fast
+
+
+def taught(tokenizer: PreTrainedTokenizerFast, words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The same tokenizer with a token for each of these words, alone and after a space.
+
+    Merges are added after all others, so that every word that has a token keeps it. Numbers of
+    phrases grow by as many as there are new tokens.
+
+    Raises:
+        ValueError: a "word" holds other characters than letters.
+    """
+    for word in words:
+        if not (word.isascii() and word.isalpha()):
+            raise ValueError(f"{word!r} is no word of letters that could get a token of its own")
+        for spelling in (word, f" {word}"):
+            tokenizer = _merged(tokenizer, spelling)
+    return tokenizer
+
+
+def _merged(tokenizer: PreTrainedTokenizerFast, text: str) -> PreTrainedTokenizerFast:
+    """The same tokenizer with merges that make one token of a text, the first two pieces first."""
+    description = json.loads(tokenizer.backend_tokenizer.to_str())
+    vocabulary, merges = description["model"]["vocab"], description["model"]["merges"]
+    before, pieces = len(vocabulary), tokenizer.tokenize(text)
+    while len(pieces) > 1:
+        merged = pieces[0] + pieces[1]
+        vocabulary.setdefault(merged, len(vocabulary))
+        merges.append(pieces[:2])
+        pieces = [merged, *pieces[2:]]
+    for piece in description["added_tokens"]:
+        if piece["id"] >= before:
+            piece["id"] += len(vocabulary) - before
+    return _fast(Tokenizer.from_str(json.dumps(description)))
+
+
+def _fast(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=list(SPECIAL_TOKENS[1:]),
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:

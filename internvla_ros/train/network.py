@@ -26,9 +26,11 @@ from internvla_ros.model.pretrained import load_part
 from internvla_ros.model.released_config import qwen_config
 from internvla_ros.model.sizes import released_config
 from internvla_ros.train.conversations import Source
+from internvla_ros.train.dense import words_of
 from internvla_ros.train.errors import TrainingError
 from internvla_ros.train.settings import ModelConfig
 from internvla_ros.train.sources import template_phrases
+from internvla_ros.train.words import with_words
 
 CORPUS_SIZE = 1000
 """Conversations that a tokenizer is trained on."""
@@ -46,11 +48,14 @@ def new_policy(
     """What stage 1 (or, without one, stage 2) starts from.
 
     A nano policy is made anew, with a tokenizer trained on conversations of `source` about things
-    of these `names`; larger ones come from pre-trained parts or a checkpoint.
+    of these `names`; larger ones come from pre-trained parts or a checkpoint. A nano checkpoint is
+    taught the words of `names` that it has no token for.
     """
     torch.manual_seed(seed)
     if config.start:
         policy = restart(config.start, statistics)
+        if config.size == "nano":
+            policy = with_words(policy, words_of(names))
     elif config.size == "nano":
         if source is None:
             raise TrainingError("a nano policy's tokenizer needs annotated data to be trained on")
