@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from internvla_ros.data.lerobot.reader import LeRobotDataset
 from internvla_ros.evaluate.journal import Journal, JournalError
 from internvla_ros.evaluate.libero import environment
+from internvla_ros.evaluate.libero.demonstrations import in_words
 from internvla_ros.evaluate.libero.harness import Evaluation, LiberoPlan, PlanError, next_job
 from internvla_ros.evaluate.libero.process import LiberoError, WorkerProcess
 from internvla_ros.evaluate.libero.trial import Trial
@@ -119,7 +120,7 @@ def test_successes_become_demonstrations_once(tmp_path: Path) -> None:
     assert len(dataset) == 1
     episode = dataset.load(0)
     assert len(episode) == 10 and episode.instruction == "do task 0"
-    assert (episode.pick, episode.place, episode.relation) == ("cube 1", "plate 1", "on")
+    assert (episode.pick, episode.place, episode.relation) == ("cube", "plate", "on")
     assert episode.boxes[0, 0].tolist() == [226.0, 20.0, 246.0, 40.0]  # left and right exchanged
     assert episode.tip_pixel[0].tolist() == [206.0, 60.0]
     assert np.allclose(episode.state[:, 0], 0.01 * np.arange(10))
@@ -201,6 +202,7 @@ def test_a_dead_policy_keeps_what_is_finished(tmp_path: Path) -> None:
         ({"suite": "kitchen"}, "no suite 'kitchen'; there are spatial"),
         ({"tasks": (3, 10)}, "tasks 0 to 9, no 10"),
         ({"workers": 0}, "workers must be at least 1"),
+        ({"first": -1}, "-1 is none"),
     ],
 )
 def test_impossible_plans_are_refused(
@@ -211,8 +213,27 @@ def test_impossible_plans_are_refused(
 
 
 def test_more_trials_than_initial_states_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PlanError, match="50 initial states, not 51"):
-        evaluation(tmp_path, trials=51).run()
+    with pytest.raises(PlanError, match="50 initial states, not 51 from number 0 on"):
+        evaluation(tmp_path / "all", trials=51).run()
+    with pytest.raises(PlanError, match="50 initial states, not 2 from number 49 on"):
+        evaluation(tmp_path / "late", first=49, trials=2).run()
+
+
+def test_later_initial_states_leave_the_first_ones_alone(tmp_path: Path) -> None:
+    run = evaluation(tmp_path, tasks=(0,), first=3, trials=2)
+    run.run()
+    assert [row["trial"] for row in run.rows] == [3, 4]
+    assert run.report().settings["first initial state"] == 3
+
+
+@given(st.lists(st.tuples(st.sampled_from(("milk", "black_bowl")), st.integers(1, 4)), min_size=1))
+def test_names_in_words_tell_things_apart(kinds: list[tuple[str, int]]) -> None:
+    names = list(dict.fromkeys(f"{kind}_{number}" for kind, number in kinds))
+    called = in_words(names)
+    assert len(set(called.values())) == len(names)
+    for name, words in called.items():
+        alone = sum(other.startswith(name[:-1]) for other in names) == 1
+        assert words == (name[:-2] if alone else name).replace("_", " ")
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 9)), min_size=1), st.integers(0, 4))

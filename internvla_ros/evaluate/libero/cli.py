@@ -36,6 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="'expert', a checkpoint folder, or a policy server's ws://HOST:PORT",
     )
     parser.add_argument("--trials", type=int, default=10, help="initial states of each task")
+    parser.add_argument(
+        "--first", type=int, default=0, metavar="N", help="number of the first initial state"
+    )
     parser.add_argument("--tasks", type=_numbers, metavar="N,N", help="numbers of tasks; none: all")
     parser.add_argument("--seed", type=int, default=SEED, help="of what LIBERO draws")
     parser.add_argument(
@@ -126,6 +129,7 @@ def _plan(args: argparse.Namespace) -> LiberoPlan:
         suite=args.suite,
         out=Path(args.out or f"runs/libero_{args.suite}"),
         trials=args.trials,
+        first=args.first,
         tasks=args.tasks or (),
         seed=args.seed,
         execute=args.execute,

@@ -8,7 +8,9 @@ the released ones. Pictures are turned by 180 degrees.
 from __future__ import annotations
 
 import json
+import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,7 @@ ROBOT_TYPE = "libero_panda"
 FINGER_TRAVEL = 0.04  # m
 UNKNOWN = "unknown"
 """Object of tasks whose files do not say what is where."""
+_NUMBER = re.compile(r"_\d+$")
 
 
 def open_writer(root: Path) -> EpisodeWriter:
@@ -66,6 +69,7 @@ def from_replay(suite: str, trial: Trial, frames: Sequence[dict[str, Any]]) -> E
     """
     names = list(trial.facts["extents"])
     goal = goal_of(trial.facts["goal"], names)
+    called = in_words(names)
     boxes = np.array([frame["annotation"]["boxes"] for frame in frames])
     corners = turned_pixels(boxes.reshape(*boxes.shape[:2], 2, 2))
     centres = turned_pixels([frame["annotation"]["centres"] for frame in frames])
@@ -92,18 +96,25 @@ def from_replay(suite: str, trial: Trial, frames: Sequence[dict[str, Any]]) -> E
         tip_pixel=turned_pixels([frame["annotation"]["tip"] for frame in frames]),
         timestamps=np.arange(len(frames)) / CONTROL_RATE,
         instruction=trial.instruction,
-        pick=words(goal.pick),
-        place=words(goal.place),
+        pick=called[goal.pick],
+        place=called[goal.place],
         relation=goal.relation,
-        objects=tuple(map(words, names)),
+        objects=tuple(called[name] for name in names),
         seed=_identity(f"{suite}/{trial.task}/{trial.number}"),
         success=True,
     )
 
 
-def words(name: str) -> str:
-    """LIBERO's name of an object as words: "akita_black_bowl_1" is "akita black bowl 1"."""
-    return name.replace("_", " ")
+def in_words(names: Sequence[str]) -> dict[str, str]:
+    """LIBERO's names of a scene's objects as words: "alphabet_soup_1" is "alphabet soup".
+
+    The number stays where it tells two things apart: "akita black bowl 1" and "akita black bowl 2".
+    """
+    kinds = {name: _NUMBER.sub("", name) for name in names}
+    several = {kind for kind, count in Counter(kinds.values()).items() if count > 1}
+    return {
+        name: (name if kind in several else kind).replace("_", " ") for name, kind in kinds.items()
+    }
 
 
 def read_hdf5(path: Path) -> Iterator[Episode]:

@@ -46,7 +46,7 @@ class LiberoPlan:
     Args:
         suite: a key of `conventions.SUITES`.
         out: folder for the journal, the reports, logs and videos.
-        trials: initial states of each task, from the first on.
+        trials: initial states of each task, from number `first` on.
         tasks: numbers of tasks; empty for all.
         seed: of what LIBERO draws apart from the initial states.
         execute: steps of a chunk that are executed before the next one is asked for.
@@ -56,6 +56,8 @@ class LiberoPlan:
         resume: go on with what `out` holds.
         film: make a video of every failure.
         demonstrations: LeRobot data set that successes are added to, or None.
+        first: number of the first initial state; evaluations begin at 0, so that demonstrations
+            from later ones leave it unseen.
 
     Raises:
         PlanError: a number that makes no sense, or an unknown suite or task.
@@ -74,6 +76,7 @@ class LiberoPlan:
     resume: bool = False
     film: bool = True
     demonstrations: Path | None = None
+    first: int = 0
 
     def __post_init__(self) -> None:
         if self.suite not in SUITES:
@@ -81,6 +84,8 @@ class LiberoPlan:
         for name in ("trials", "execute", "horizon", "workers", "batch"):
             if getattr(self, name) < 1:
                 raise PlanError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.first < 0:
+            raise PlanError(f"the first initial state has number 0, so that {self.first} is none")
         count = SUITES[self.suite].tasks
         wrong = [task for task in self.tasks if not 0 <= task < count]
         if wrong:
@@ -89,7 +94,8 @@ class LiberoPlan:
     def jobs(self) -> list[Job]:
         """(task, trial) of all there is to do."""
         tasks = self.tasks or range(SUITES[self.suite].tasks)
-        return [(task, trial) for task in sorted(set(tasks)) for trial in range(self.trials)]
+        trials = range(self.first, self.first + self.trials)
+        return [(task, trial) for task in sorted(set(tasks)) for trial in trials]
 
     def settings(self) -> dict[str, Any]:
         """What decides the outcome of a trial."""
@@ -234,6 +240,7 @@ class Evaluation:
             **self._labels,
             **self.plan.settings(),
             "trials a task": self.plan.trials,
+            "first initial state": self.plan.first,
             "most steps": self._suite.max_steps,
             **self.versions,
         }
@@ -253,8 +260,11 @@ class Evaluation:
         self.versions = dict(opened["versions"])
         for task in sorted({task for task, _ in self.plan.jobs()}):
             have = int(opened["tasks"][task]["trials"])
-            if self.plan.trials > have:
-                raise PlanError(f"task {task} has {have} initial states, not {self.plan.trials}")
+            if self.plan.first + self.plan.trials > have:
+                raise PlanError(
+                    f"task {task} has {have} initial states, not {self.plan.trials} from number "
+                    f"{self.plan.first} on"
+                )
 
     def work(
         self, seats: list[Seat], waiting: list[Job], on_trial: Callable[[dict[str, Any]], None]
