@@ -111,7 +111,8 @@ def test_the_tip_is_nowhere_else_than_its_bounds_say(name: str, seed: int, scale
     path = walk(robot, rng, scale)
     velocities = rng.uniform(-1, 1, path.shape) * robot.velocity
     tip = limits.at(path[0])
-    outside, excess = limits.most(tip, path - tip.q, velocities)
+    rows = np.stack([path - tip.q, velocities, rng.normal(0.0, 9.0, path.shape)], axis=1)
+    outside, excess = limits.most(tip, rows)
     for q, v, most, fastest in zip(path, velocities, outside, excess, strict=True):
         there = limits.at(q)
         assert limits.outside(there) == pytest.approx(limits.outside_at(q), abs=1e-12)

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from internvla_ros.motion.clearance import Room
-from internvla_ros.motion.kinematics import Kinematics
+from internvla_ros.motion.kinematics import Kinematics, Tip
 from internvla_ros.motion.limits import Limit, Reasons
 from internvla_ros.motion.profile import JointState, Stop, VelocityProfile
-from internvla_ros.motion.tip import Tip, TipLimits
+from internvla_ros.motion.tip import TipLimits
 from internvla_ros.robots.embodiment import Embodiment, VelocityCurve
 
 Array = NDArray[np.float64]
@@ -122,7 +122,7 @@ class Guard:
         """[n] whether each joint slows down in time towards the ends of its range."""
         if self._curve is None:
             return stop.within
-        v = stop.velocities
+        v = stop.rows[:, 1]
         below = _below(self._curve, np.maximum.reduce(np.abs(v)), stop.lowest, stop.highest)
         if all(below.tolist()):
             return below
@@ -131,7 +131,7 @@ class Guard:
 
     def _danger(self, tip: Tip, stop: Stop) -> Limit | None:
         """Which limit forbids a state, with its tip, or the stop from it."""
-        outside, excess = self._limits.most(tip, stop.moved, stop.velocities)
+        outside, excess = self._limits.most(tip, stop.rows)
         if self._too_fast(tip, stop, excess):
             return Limit.TIP_SPEED
         if self._leaves(stop, outside):
@@ -149,7 +149,7 @@ class Guard:
             if bound <= share:
                 continue
             there = tip if i == 0 else self._limits.at(stop.positions[i])
-            excess = self._limits.excess(there, stop.velocities[i])
+            excess = self._limits.excess(there, stop.rows[i, 1])
             if excess <= share:
                 continue
             now = self._limits.excess(self.tip, self.state.velocities) if now is None else now

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -34,8 +33,21 @@ class KinematicsError(ValueError):
     """The robot description lacks what was asked of it."""
 
 
-@dataclass(frozen=True, eq=False)
-class IkResult:
+class Tip(NamedTuple):
+    """The tip at one place of the joints.
+
+    Attributes:
+        q: [n] joint positions (rad or m).
+        pose: of the tip, in the root frame.
+        jacobian: [6, n], see `Kinematics.jacobian`.
+    """
+
+    q: Array
+    pose: Pose
+    jacobian: Array
+
+
+class IkResult(NamedTuple):
     """What the inverse kinematics found: always within the limits, the best pose seen.
 
     Args:
@@ -43,12 +55,17 @@ class IkResult:
         position_error: metres between the tip and the target.
         rotation_error: radians between the tip and the target.
         converged: whether both errors are within the tolerances.
+        tip: at these positions.
+        left: [6] the way from there to the target: a shift (m) and a turn (rad, a rotation vector)
+            along the root's axes.
     """
 
     q: Array
     position_error: float
     rotation_error: float
     converged: bool
+    tip: Tip
+    left: Array
 
 
 class _Goal(NamedTuple):
@@ -115,6 +132,7 @@ class Kinematics:
         # Column of each named joint in pinocchio's own order, and the way back.
         order = [self._model.joints[self._model.getJointId(name)].idx_q for name in joints]
         self._columns = np.array(order, dtype=np.intp)
+        self._shape = self._columns.shape
         self._scatter = np.argsort(self._columns)
         self._in_order = order == list(range(len(order)))
         self.lower: Array = np.array(self._model.lowerPositionLimit)[self._columns]
@@ -123,8 +141,10 @@ class Kinematics:
 
     def forward(self, q: ArrayLike) -> Pose:
         """Pose of the tip in the root frame at joint positions q [n]."""
-        pin.forwardKinematics(self._model, self._data, self._own(q))
-        return self._pose()
+        model, data = self._model, self._data
+        pin.forwardKinematics(model, data, self._own(q))
+        placement = pin.updateFramePlacement(model, data, self._tip)
+        return Pose.of(placement.translation.copy(), placement.rotation.copy())
 
     def place(self, q: ArrayLike) -> Array:
         """Where `forward` puts the tip, [3] m, without its rotation."""
@@ -132,14 +152,12 @@ class Kinematics:
         placement = pin.updateFramePlacement(self._model, self._data, self._tip)
         return placement.translation.copy()
 
-    def look(self, q: ArrayLike) -> tuple[Array, Pose]:
-        """`jacobian` and `forward` at once."""
-        return self.jacobian(q), self._pose()
-
-    def _pose(self) -> Pose:
-        """Of the tip where the joints were looked at last."""
+    def look(self, q: Array) -> Tip:
+        """`jacobian` and `forward` at once, at joint positions q [n] that nobody will write to."""
+        jacobian = self.jacobian(q)
         placement = pin.updateFramePlacement(self._model, self._data, self._tip)
-        return Pose.of(placement.translation.copy(), placement.rotation.copy())
+        pose = Pose.of(placement.translation.copy(), placement.rotation.copy())
+        return Tip(q, pose, jacobian)
 
     def bends(self) -> tuple[Array, Array]:
         """[n, n] each: bounds on how the Jacobian's rows of shifting (m) and of turning (rad)
@@ -159,7 +177,7 @@ class Kinematics:
     def inverse(
         self,
         target: Pose,
-        seed: ArrayLike,
+        seed: ArrayLike | Tip,
         *,
         posture: ArrayLike | None = None,
         lower: ArrayLike | None = None,
@@ -169,6 +187,7 @@ class Kinematics:
         max_iterations: int = 60,
         most_left: float = math.inf,
         restarts: int = 0,
+        way: Array | None = None,
     ) -> IkResult:
         """Joint positions that put the tip at `target`, near `seed`.
 
@@ -178,7 +197,8 @@ class Kinematics:
 
         Args:
             target: where the tip should be, in the root frame.
-            seed: [n] where to start; the solution found is the one connected to it.
+            seed: [n] where to start, or what `look` saw there; the solution found is the one
+                connected to it.
             posture: [n] positions to prefer where the chain has freedom left (redundant arms).
             lower, upper: [n] limits to keep instead of the description's.
             position_tolerance, rotation_tolerance: metres and radians that count as there.
@@ -187,58 +207,63 @@ class Kinematics:
                 follow. Within reach one takes nearly all of it.
             restarts: how many more seeds, spread over the limits, are tried until one leads there;
                 0 where the solution must be the one connected to `seed`.
+            way: [6] from `seed` to the target, as `IkResult.left`; None: not known.
         """
         low = self.lower if lower is None else np.asarray(lower, dtype=np.float64)
         high = self.upper if upper is None else np.asarray(upper, dtype=np.float64)
         rest = None if posture is None else np.asarray(posture, dtype=np.float64)
         limits = _Limits(low, high, rest)
         goal = _Goal(target, position_tolerance, rotation_tolerance, most_left)
-        found = self._descend(goal, np.asarray(seed, dtype=np.float64), limits, max_iterations)
+        start = seed if isinstance(seed, Tip) else self._tip_within(seed, limits)
+        found = self._descend(goal, start, limits, max_iterations, way)
         if found.converged or restarts == 0:
             return found
-        for start in _spread(low, high, restarts):
+        for q in _spread(low, high, restarts):
             if found.converged:
                 break
-            other = self._descend(goal, start, limits, max_iterations)
+            other = self._descend(goal, self.look(q), limits, max_iterations)
             found = min(found, other, key=_miss)
         return found
 
-    def _descend(self, goal: _Goal, seed: Array, limits: _Limits, iterations: int) -> IkResult:
-        """The best pose seen on the way from one seed."""
-        q = np.minimum(np.maximum(seed, limits.low), limits.high)
-        best: tuple[float, Array, float, float] | None = None
+    def _tip_within(self, q: ArrayLike, limits: _Limits) -> Tip:
+        values = np.asarray(q, dtype=np.float64)
+        return self.look(np.minimum(np.maximum(values, limits.low), limits.high))
+
+    def _descend(
+        self, goal: _Goal, tip: Tip, limits: _Limits, iterations: int, way: Array | None = None
+    ) -> IkResult:
+        """The best pose seen on the way from one place."""
+        best: tuple[float, IkResult] | None = None
         for iteration in range(iterations + 1):
-            jacobian = self.jacobian(q)
-            error, metres, radians = self._error(goal.pose)
+            left = _way(tip.pose, goal.pose) if way is None else way
+            x, y, z, a, b, c = left.tolist()
+            metres, radians = math.hypot(x, y, z), math.hypot(a, b, c)
+            reached = goal.reached(metres, radians)
             cost = metres * metres + (_ROTATION_WEIGHT * radians) ** 2
             slow = best is not None and cost > goal.most_left * best[0]
             if best is None or cost < best[0]:
-                best = (cost, q, metres, radians)
-            if goal.reached(metres, radians) or slow or iteration == iterations:
+                best = (cost, IkResult(tip.q, metres, radians, reached, tip, left))
+            if reached or slow or iteration == iterations:
                 break
-            after = _step(jacobian, error, cost, q, limits)
-            if max(map(abs, (after - q).tolist())) < _STALLED:
+            after = _step(tip.jacobian, left, cost, tip.q, limits)
+            if max(map(abs, (after - tip.q).tolist())) < _STALLED:
                 break
-            q = after
+            tip, way = self.look(after), None
         assert best is not None
-        _, q, metres, radians = best
-        return IkResult(q, metres, radians, goal.reached(metres, radians))
+        return best[1]
 
     def _own(self, q: ArrayLike) -> Array:
         """Joint positions in pinocchio's order."""
         values = np.asarray(q, dtype=np.float64)
-        if values.shape != self._columns.shape:
+        if values.shape != self._shape:
             raise ValueError(f"kinematics: need {len(self.joints)} joints, got {values.shape}")
         return values if self._in_order else values[self._scatter]
 
-    def _error(self, target: Pose) -> tuple[Array, float, float]:
-        """[6] the way to the target from where the last `jacobian` call looked, as a shift (m) and
-        a turn (rad) along the root's axes; then the lengths of both."""
-        placement = pin.updateFramePlacement(self._model, self._data, self._tip)
-        shift = target.position - placement.translation
-        turn = pin.log3(target.rotation.dot(placement.rotation.T))
-        metres, radians = math.sqrt(shift.dot(shift)), math.sqrt(turn.dot(turn))
-        return np.concatenate((shift, turn)), metres, radians
+
+def _way(a: Pose, b: Pose) -> Array:
+    """[6] from pose a to pose b, as `IkResult.left`."""
+    turn = pin.log3(b.rotation.dot(a.rotation.T))
+    return np.concatenate((b.position - a.position, turn))
 
 
 def _miss(found: IkResult) -> float:

@@ -7,8 +7,8 @@ the position limits are kept here: a state is entered only if braking from it st
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -19,10 +19,10 @@ Array = NDArray[np.float64]
 _AT_REST = 1e-6
 _SPACING = 0.02  # s between the points of a stop
 _MOST_POINTS = 24
+_PLANNED = (Result.Working, Result.Finished)
 
 
-@dataclass(frozen=True, eq=False)
-class JointState:
+class JointState(NamedTuple):
     """Commanded positions, velocities and accelerations, each [n]."""
 
     positions: Array
@@ -36,33 +36,36 @@ class JointState:
         return JointState(positions, np.zeros_like(positions), np.zeros_like(positions))
 
 
-@dataclass(frozen=True, eq=False)
-class Stop:
+class Stop(NamedTuple):
     """The fastest way from a state to a standstill, as moments evenly spread over it.
 
     Attributes:
         duration: s until every joint rests.
         times: [k] s after the state; the first is 0, the last `duration`.
-        positions, velocities, accelerations: [k, n] the joints then, first the state itself.
-        moved: [k, n] the way from the state's positions.
+        rows: [k, 3, n] the joints then: the way from the state's positions, velocities and
+            accelerations.
+        positions: [k, n] the joints then.
         lowest, highest: [n] the ends of each joint's whole way, between the moments, too.
         within: [n] whether that is within its position limits.
     """
 
     duration: float
     times: list[float]
+    rows: Array
     positions: Array
-    velocities: Array
-    accelerations: Array
-    moved: Array
     lowest: Array
     highest: Array
     within: NDArray[np.bool_]
 
     @property
+    def velocities(self) -> Array:
+        """[k, n] at these times."""
+        return self.rows[:, 1]
+
+    @property
     def points(self) -> list[tuple[float, JointState]]:
         """(s after the state, the joints then) for all but the first moment."""
-        rows = zip(self.positions, self.velocities, self.accelerations, strict=True)
+        rows = zip(self.positions, self.rows[:, 1], self.rows[:, 2], strict=True)
         states = [JointState(*row) for row in rows]
         return list(zip(self.times, states, strict=True))[1:]
 
@@ -82,12 +85,11 @@ class VelocityProfile:
         self._input.max_jerk = jerk.tolist()
         # Planned relative to where the joints are: ruckig's extrema always contain zero.
         self._still = self._input.current_position = [0.0] * n
-        self._origin = np.zeros(n)
 
     def towards(self, state: JointState, velocity: Array, step: float) -> JointState:
         """The state after `step` seconds towards `velocity` [n]; position limits do not count."""
         self._plan(state, velocity.tolist())
-        return self._at(step)
+        return self._at(step, state.positions)
 
     def brake(self, state: JointState, step: float) -> JointState:
         """The state after `step` seconds of braking; positions that are at rest stay as they are.
@@ -95,52 +97,49 @@ class VelocityProfile:
         The way to a stop was checked before the state was entered; the clip removes rounding.
         """
         self._plan(state, self._still)
-        after = self._at(step)
-        positions = np.minimum(np.maximum(after.positions, self._lower), self._upper)
-        if _is_none(after.velocities) and _is_none(after.accelerations):
+        positions, velocities, accelerations = self._at(step, state.positions)
+        positions = np.minimum(np.maximum(positions, self._lower), self._upper)
+        if _is_none(velocities) and _is_none(accelerations):
             return JointState.at_rest(positions)
-        return JointState(positions, after.velocities, after.accelerations)
+        return JointState(positions, velocities, accelerations)
 
     def stop(self, state: JointState) -> Stop:
         """How braking from `state` goes on."""
         self._plan(state, self._still)
-        duration = self._trajectory.duration
-        bounds = self._trajectory.position_extrema
-        lowest = state.positions + [b.min for b in bounds]
-        highest = state.positions + [b.max for b in bounds]
+        start, trajectory = state.positions, self._trajectory
+        duration = trajectory.duration
+        bounds = trajectory.position_extrema
+        lowest = start + [b.min for b in bounds]
+        highest = start + [b.max for b in bounds]
         points = 1 + min(int(duration / _SPACING), _MOST_POINTS - 1)
         spacing = duration / points
         times = [spacing * i for i in range(points)] + [duration]
-        rows = zip(*map(self._trajectory.at_time, times), strict=True)
-        numbers = chain.from_iterable(chain.from_iterable(rows))
-        shape = (3, len(times), len(self._lower))
-        moved, velocities, accelerations = np.fromiter(numbers, np.float64).reshape(shape)
+        numbers = chain.from_iterable(chain.from_iterable(map(trajectory.at_time, times)))
+        shape = (len(times), 3, len(start))
+        rows = np.fromiter(numbers, np.float64, shape[0] * shape[1] * shape[2]).reshape(shape)
         return Stop(
             duration=duration,
             times=times,
-            positions=moved + state.positions,
-            velocities=velocities,
-            accelerations=accelerations,
-            moved=moved,
+            rows=rows,
+            positions=rows[:, 0] + start,
             lowest=lowest,
             highest=highest,
             within=(lowest >= self._lower) & (highest <= self._upper),
         )
 
-    def _at(self, t: float) -> JointState:
-        """The joints `t` s after the start of the last plan."""
-        p, v, a = np.array(self._trajectory.at_time(t))
+    def _at(self, t: float, start: Array) -> JointState:
+        """The joints `t` s after the start of the last plan, which was at positions [n]."""
+        moved, v, a = np.array(self._trajectory.at_time(t))
         np.minimum(a, self._acceleration, out=a)  # what rounding adds
         np.maximum(a, self._least_acceleration, out=a)
-        return JointState(self._origin + p, v, a)
+        return JointState(start + moved, v, a)
 
     def _plan(self, state: JointState, velocity: list[float]) -> None:
-        self._origin = state.positions
         self._input.current_velocity = state.velocities.tolist()
         self._input.current_acceleration = state.accelerations.tolist()
         self._input.target_velocity = velocity
         result = self._ruckig.calculate(self._input, self._trajectory)
-        if result not in (Result.Working, Result.Finished):
+        if result not in _PLANNED:
             raise RuntimeError(f"servo: ruckig refused a joint state: {result}")
 
 

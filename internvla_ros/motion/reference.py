@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import chain
 
 import numpy as np
 import pinocchio as pin
@@ -37,6 +38,8 @@ class Reference:
         self._turn = _Follower(turn, turn_acceleration)
         self._pose = Pose.identity()
         self._target = self._pose
+        self.moved: Array = np.zeros(6)
+        """The last step, m and rad (a rotation vector) along the base's axes."""
         self.speed = 1.0
         """Share of the greatest speed and turn that is used, 0..1."""
 
@@ -58,24 +61,23 @@ class Reference:
     def towards(self, target: Pose, step: float) -> Pose:
         """The pose `step` seconds later, following a target that is at `target` by then."""
         here, before = self._pose, self._target
-        shift = self._shift.move(
-            _shift_between(here, target), _shift_between(before, target), step, self.speed
-        )
-        turn = self._turn.move(
-            _turn_between(here, target), _turn_between(before, target), step, self.speed
-        )
-        self._target = target
-        turned = pin.exp3(np.array(turn)).dot(here.rotation)
-        self._pose = Pose.of(here.position + shift, turned)
+        shift, turn = way(here, target)
+        shifted, turned = (_NONE, _NONE) if target is before else way(before, target)
+        shift = self._shift.move(shift, shifted, step, self.speed)
+        turn = self._turn.move(turn, turned, step, self.speed)
+        self.moved = np.array(shift + turn)
+        rotation = pin.exp3(self.moved[3:]).dot(here.rotation)
+        self._target, self._pose = target, Pose.of(here.position + shift, rotation)
         return self._pose
 
-    def correct(self, pose: Pose, step: float) -> None:
-        """Say where the last step of `step` seconds really led: the motion goes on from there."""
-        for follower, missed in (
-            (self._shift, _shift_between(self._pose, pose)),
-            (self._turn, _turn_between(self._pose, pose)),
-        ):
-            follower.velocity = _sum(follower.velocity, _times(missed, 1.0 / step))
+    def correct(self, pose: Pose, step: float, left: Array | None = None) -> None:
+        """Say where the last step of `step` seconds really led: the motion goes on from there.
+
+        `left`: [6] the way from there to where it was to lead, as `moved` is; None: not known.
+        """
+        x, y, z, a, b, c = chain(*way(pose, self._pose)) if left is None else left.tolist()
+        self._shift.missed((x, y, z), step)
+        self._turn.missed((a, b, c), step)
         self._pose = pose
 
 
@@ -97,41 +99,39 @@ class _Follower:
         unless it is so large that it was a jump. `share` is that of the greatest speed to be used.
         """
         speed = share * self._speed
-        leap = math.hypot(*target_moved) > speed * step
-        keep_up = _NONE if leap else target_moved
-        left = _sum(gap, _times(keep_up, -1.0))
-        wish = _sum(_times(keep_up, 1.0 / step), self._closing(left))
-        self.saturated = math.hypot(*wish) > speed * (1 + 1e-9)
-        change = _sum(_shortened(wish, speed), _times(self.velocity, -1.0))
-        self.velocity = _sum(self.velocity, _shortened(change, self._acceleration * step))
-        return _times(self.velocity, step)
+        x, y, z = gap
+        u, v, w = target_moved
+        if math.hypot(u, v, w) > speed * step:
+            u = v = w = 0.0
+        x, y, z = x - u, y - v, z - w
+        gain, keep_up = self._gain(math.hypot(x, y, z)), 1.0 / step
+        x, y, z = u * keep_up + x * gain, v * keep_up + y * gain, w * keep_up + z * gain
+        length = math.hypot(x, y, z)
+        self.saturated = length > speed * (1 + 1e-9)
+        if length > speed:
+            cut = speed / length
+            x, y, z = x * cut, y * cut, z * cut
+        u, v, w = self.velocity
+        x, y, z = x - u, y - v, z - w
+        length, most = math.hypot(x, y, z), self._acceleration * step
+        cut = 1.0 if length <= most else most / length
+        x, y, z = self.velocity = u + x * cut, v + y * cut, w + z * cut
+        return x * step, y * step, z * step
 
-    def _closing(self, gap: Vector) -> Vector:
-        """Velocity that closes a gap: proportional when near, braking-bound when far."""
-        length = math.hypot(*gap)
-        if length <= self._near:
-            return _times(gap, _GAIN)
-        return _times(gap, math.sqrt(self._braking * (2.0 * length - self._near)) / length)
+    def missed(self, left: Vector, step: float) -> None:
+        """The last step, of `step` seconds, fell so much short of where it was to lead."""
+        (u, v, w), (x, y, z) = self.velocity, left
+        self.velocity = u - x / step, v - y / step, w - z / step
 
-
-def _shift_between(a: Pose, b: Pose) -> Vector:
-    """m along the base's axes from pose a to pose b."""
-    return tuple((b.position - a.position).tolist())
-
-
-def _turn_between(a: Pose, b: Pose) -> Vector:
-    """The rotation vector (rad, along the base's axes) that turns pose a to pose b."""
-    return tuple(pin.log3(b.rotation.dot(a.rotation.T)).tolist())
-
-
-def _sum(a: Vector, b: Vector) -> Vector:
-    return a[0] + b[0], a[1] + b[1], a[2] + b[2]
-
-
-def _times(v: Vector, factor: float) -> Vector:
-    return v[0] * factor, v[1] * factor, v[2] * factor
+    def _gain(self, gap: float) -> float:
+        """1/s: velocity a gap that closes it, proportional when near, braking-bound when far."""
+        if gap <= self._near:
+            return _GAIN
+        return math.sqrt(self._braking * (2.0 * gap - self._near)) / gap
 
 
-def _shortened(v: Vector, limit: float) -> Vector:
-    length = math.hypot(*v)
-    return v if length <= limit else _times(v, limit / length)
+def way(a: Pose, b: Pose) -> tuple[Vector, Vector]:
+    """m and rad (a rotation vector), along the base's axes, that lead from pose a to pose b."""
+    (u, v, w), (x, y, z) = a.position.tolist(), b.position.tolist()
+    i, j, k = pin.log3(b.rotation.dot(a.rotation.T)).tolist()
+    return (x - u, y - v, z - w), (i, j, k)

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+_new = object.__new__
 _SMALL = 1e-8  # below this angle (rad) the series replaces the closed form
 
 
@@ -44,9 +45,6 @@ class Pose:
                 f"Pose: need position [3] and rotation [3, 3], got {position.shape} and "
                 f"{rotation.shape}"
             )
-        self._keep(position, rotation)
-
-    def _keep(self, position: Array, rotation: Array) -> None:
         position.setflags(write=False)
         rotation.setflags(write=False)
         self.__dict__.update(position=position, rotation=rotation)
@@ -57,8 +55,10 @@ class Pose:
 
         For what is made at a control rate: it takes a quarter of the time.
         """
-        pose = object.__new__(Pose)
-        pose._keep(position, rotation)
+        pose = _new(Pose)
+        pose.__dict__.update(position=position, rotation=rotation)
+        position.setflags(write=False)
+        rotation.setflags(write=False)
         return pose
 
     @staticmethod
@@ -115,6 +115,12 @@ class Pose:
 
     def is_valid(self, tolerance: float = 1e-3) -> bool:
         """Whether every number is finite and the rotation is one, to `tolerance`."""
+        found = self.__dict__.get("valid")
+        if found is None or found[0] != tolerance:
+            found = self.__dict__["valid"] = (tolerance, self._is_valid(tolerance))
+        return bool(found[1])
+
+    def _is_valid(self, tolerance: float) -> bool:
         rows = self.rotation.tolist()
         (a, b, c), (d, e, f), (g, h, i) = rows
         x, y, z = self.position.tolist()
@@ -287,8 +293,10 @@ def interpolate(a: Pose, b: Pose, fraction: float) -> Pose:
 
 def distance(a: Pose, b: Pose) -> tuple[float, float]:
     """How far apart two poses are: metres and radians."""
-    shift, turn = b.position - a.position, matrix_to_rotvec(a.rotation.T.dot(b.rotation))
-    return math.sqrt(float(shift.dot(shift))), math.sqrt(float(turn.dot(turn)))
+    (x, y, z), (u, v, w) = a.position.tolist(), b.position.tolist()
+    (i, ij, ik), (ji, j, jk), (ki, kj, k) = a.rotation.T.dot(b.rotation).tolist()
+    sine, cosine = math.hypot(kj - jk, ik - ki, ji - ij), i + j + k - 1.0  # twice either
+    return math.hypot(u - x, v - y, w - z), math.atan2(sine, cosine)
 
 
 def _left_jacobian(w: Array) -> Array:

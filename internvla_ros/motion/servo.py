@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from internvla_ros.motion.backend import JointCommand
 from internvla_ros.motion.clearance import Room
 from internvla_ros.motion.guard import MARGIN, Guard
-from internvla_ros.motion.kinematics import IkResult, Kinematics
+from internvla_ros.motion.kinematics import IkResult, Kinematics, Tip
 from internvla_ros.motion.limits import Limit, Reasons
 from internvla_ros.motion.reference import Reference
 from internvla_ros.motion.se3 import Pose, distance
@@ -85,7 +85,7 @@ class EmbeddedServo:
         self._near = self._braking / _GAIN**2
         self._time: float | None = None
         self._speed = 1.0
-        self._reference: Array = self._guard.state.positions
+        self._reference: Tip = self._guard.tip
         self._settle_reference()
 
     @property
@@ -146,8 +146,8 @@ class EmbeddedServo:
             return self._command(reasons)
         before = self._reference
         self._reference = self._move_reference(pose, step, reasons)
-        self._reference_velocity = (self._reference - before) / step
-        wish = self._reference_velocity + self._closing_velocity(before)
+        self._reference_velocity = (self._reference.q - before.q) / step
+        wish = self._reference_velocity + self._closing_velocity(before.q)
         if self._guard.move(wish, step, reasons):
             self._settle_reference()
         return self._command(reasons)
@@ -184,29 +184,29 @@ class EmbeddedServo:
 
     def _settle_reference(self) -> None:
         """The reference is where the arm is commanded to be, at rest."""
-        self._reference = self._guard.state.positions
-        self._reference_velocity = np.zeros_like(self._reference)
-        self._tip.reset(self._kinematics.forward(self._reference))
+        self._reference = self._guard.tip
+        self._reference_velocity = np.zeros_like(self._reference.q)
+        self._tip.reset(self._reference.pose)
 
-    def _move_reference(self, target: Pose, step: float, reasons: Reasons) -> Array:
-        """The reference [n] one step nearer to the target; why it falls short goes to reasons."""
+    def _move_reference(self, target: Pose, step: float, reasons: Reasons) -> Tip:
+        """The reference one step nearer to the target; why it falls short goes to reasons."""
         here = self._tip.pose
         goal = self._tip.towards(self._inside_workspace(target, reasons), step)
         if self._tip.saturated:
             reasons.add(Limit.TIP_SPEED, "tip speed: the target is too far or too fast")
-        found = self._solve(goal)
+        found = self._solve(goal, self._tip.moved)
         if not found.converged:
             at_limit = (found.q <= self._lower) | (found.q >= self._upper)
             cause = f" at the limit of {self._names(at_limit)}" if at_limit.any() else ""
             reasons.add(Limit.REACH, f"out of reach{cause}")
-        wanted = found.q if found.converged else self._next_best(found.q, goal, here, target)
-        reference = self._reference + self._feasible(wanted - self._reference, step, reasons)
-        reference = np.minimum(np.maximum(reference, self._lower), self._upper)
-        self._tip.correct(self._kinematics.forward(reference), step)
+        wanted = found.tip if found.converged else self._next_best(found.tip, goal, here, target)
+        reference = self._feasible(wanted, step, reasons)
+        left = found.left if reference is found.tip else None
+        self._tip.correct(reference.pose, step, left)
         return reference
 
-    def _next_best(self, q: Array, goal: Pose, here: Pose, target: Pose) -> Array:
-        """Where to go [n] when the goal cannot be met; q comes nearest to it.
+    def _next_best(self, nearest: Tip, goal: Pose, here: Pose, target: Pose) -> Tip:
+        """Where to go when the goal cannot be met, to which `nearest` comes nearest.
 
         Shift without turning; else come nearer to the target's place and turn away from its
         direction no further than `_TILT`, as an arm at a joint's limit must to get away from it;
@@ -214,13 +214,14 @@ class EmbeddedServo:
         """
         shifted = self._solve(Pose.of(goal.position, here.rotation))
         if shifted.converged:
-            return shifted.q
-        metres, radians = distance(self._kinematics.forward(q), target)
+            return shifted.tip
+        metres, radians = distance(nearest.pose, target)
         metres_here, radians_here = distance(here, target)
         better = metres < metres_here - _NEARER and radians <= max(radians_here, _TILT)
-        return q if better else self._reference
+        return nearest if better else self._reference
 
-    def _solve(self, goal: Pose) -> IkResult:
+    def _solve(self, goal: Pose, way: Array | None = None) -> IkResult:
+        """Joint positions for a goal, to which some `way` leads from the reference."""
         return self._kinematics.inverse(
             goal,
             self._reference,
@@ -229,28 +230,34 @@ class EmbeddedServo:
             upper=self._upper,
             max_iterations=_ITERATIONS,
             most_left=_LEFT,
+            way=way,
         )
 
-    def _feasible(self, move: Array, step: float, reasons: Reasons) -> Array:
-        """A move [n] of the reference cut to what the joints can do, its direction kept."""
+    def _feasible(self, wanted: Tip, step: float, reasons: Reasons) -> Tip:
+        """Where the reference is led to, no further than the joints can, the direction kept."""
+        here, velocity = self._reference.q, self._reference_velocity
+        move, cut = wanted.q - here, False
         share = max(self._speed, _STANDSTILL) * step
         excess = max(map(abs, (move * self._slowness).tolist())) / share
         if excess > 1.0:
             too_fast = np.abs(move) * self._slowness > share
             reasons.add(Limit.VELOCITY, f"velocity limit of {self._names(too_fast)}")
-            move = move / excess
-        change = move / step - self._reference_velocity
+            move, cut = move / excess, True
+        change = move / step - velocity
         excess = max(map(abs, (change * self._inertia).tolist())) / (_SHARE * step)
         if excess > 1.0:
-            move = (self._reference_velocity + change / excess) * step
-        return move
+            move, cut = (velocity + change / excess) * step, True
+        if not cut:
+            return wanted
+        return self._kinematics.look(np.minimum(np.maximum(here + move, self._lower), self._upper))
 
     def _posture(self) -> Array | None:
         """What a redundant arm prefers: a little nearer to its ready pose than it is."""
         if len(self._lower) <= 6:
             return None
-        away = self._embodiment.ready - self._reference
-        return self._reference + np.minimum(np.maximum(away, -_PULL), _PULL)
+        here = self._reference.q
+        away = self._embodiment.ready - here
+        return here + np.minimum(np.maximum(away, -_PULL), _PULL)
 
     def _inside_workspace(self, target: Pose, reasons: Reasons) -> Pose:
         lower, upper = self._embodiment.workspace

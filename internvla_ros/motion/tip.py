@@ -7,31 +7,14 @@ bends (see `reach.bends`) covers the rest: a bound found here is never less than
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from internvla_ros.motion.kinematics import Kinematics
-from internvla_ros.motion.se3 import Pose
+from internvla_ros.motion.kinematics import Kinematics, Tip
 from internvla_ros.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True, eq=False)
-class Tip:
-    """The tip at one place of the joints.
-
-    Attributes:
-        q: [n] joint positions.
-        pose: of the tip, in the base frame.
-        jacobian: [6, n], see `Kinematics.jacobian`.
-    """
-
-    q: Array
-    pose: Pose
-    jacobian: Array
 
 
 class TipLimits:
@@ -45,6 +28,7 @@ class TipLimits:
     def __init__(self, embodiment: Embodiment, kinematics: Kinematics) -> None:
         self._kinematics = kinematics
         self._speed, self._turn = embodiment.tip_limits.speed, embodiment.tip_limits.turn
+        self._per_speed = np.array([1.0 / self._speed, 1.0 / self._turn])
         lower, upper = embodiment.workspace
         self._middle, self._half = 0.5 * (lower + upper), 0.5 * (upper - lower)
         self._box = tuple(zip(lower.tolist(), upper.tolist(), strict=True))
@@ -52,8 +36,7 @@ class TipLimits:
 
     def at(self, q: Array) -> Tip:
         """The tip at joint positions q [n]."""
-        jacobian, pose = self._kinematics.look(q)
-        return Tip(q, pose, jacobian)
+        return self._kinematics.look(q)
 
     def outside(self, tip: Tip) -> float:
         """How far the tip is outside the workspace, m; negative inside."""
@@ -69,19 +52,21 @@ class TipLimits:
         shift = math.sqrt(x * x + y * y + z * z) / self._speed
         return max(shift, math.sqrt(a * a + b * b + c * c) / self._turn)
 
-    def most(self, tip: Tip, moved: Array, velocities: Array) -> tuple[list[float], list[float]]:
-        """Bounds [k] for `outside` (m) and `excess` with the joints moved [k, n] from where the
-        tip is, at velocities [k, n]."""
-        far, fast, n = np.abs(moved), np.abs(velocities), len(tip.q)
-        bent = far.dot(self._bends)  # [k, 2n] of the Jacobian's shifting rows, then its turning
-        beyond = np.abs(moved.dot(tip.jacobian.T)[:, :3] + (tip.pose.position - self._middle))
+    def most(self, tip: Tip, rows: Array) -> tuple[list[float], list[float]]:
+        """Bounds [k] for `outside` (m) and `excess` at each of some rows [k, 3, n]: how far the
+        joints have moved from where the tip is, their velocities, and what does not matter."""
+        k, _, n = rows.shape
+        twists = rows.reshape(3 * k, n).dot(tip.jacobian.T).reshape(k, 3, 2, 3)
+        sizes = np.abs(rows)
+        far, fast = sizes[:, 0], sizes[:, 1:2]
+        bent = far.dot(self._bends).reshape(k, 2, n)  # of the Jacobian's rows: shifting, turning
+        beyond = np.abs(twists[:, 0, 0] + (tip.pose.position - self._middle))
         beyond -= self._half
-        outside = np.maximum.reduce(beyond, 1) + np.vecdot(bent[:, :n], far) * 0.5
-        twists = velocities.dot(tip.jacobian.T).reshape(-1, 2, 3)
-        speeds = np.sqrt(np.vecdot(twists, twists))
-        speeds += np.vecdot(bent.reshape(-1, 2, n), fast[:, None])
-        shift, turn = self._speed, self._turn
-        return outside.tolist(), [max(v / shift, w / turn) for v, w in speeds.tolist()]
+        outside = np.maximum.reduce(beyond, 1) + np.vecdot(bent[:, 0], far) * 0.5
+        speeds = np.sqrt(np.vecdot(twists[:, 1], twists[:, 1]))
+        speeds += np.vecdot(bent, fast)
+        speeds *= self._per_speed
+        return outside.tolist(), np.maximum.reduce(speeds, 1).tolist()
 
     def _outside(self, position: list[float]) -> float:
         beyond = -math.inf
