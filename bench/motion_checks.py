@@ -1,13 +1,14 @@
 """Limits as a robot would feel them, checked without knowing how setpoints are made.
 
 Joint positions against their range, divided differences of the positions over the true times
-against the limits of velocity, acceleration and jerk, the tip against its workspace by forward
-kinematics, and the distances between the arm's solids, and to the table, all measured, against the
-least allowed.
+against the limits of velocity, acceleration and jerk, the tip against its workspace and its speeds
+by forward kinematics, and the distances between the arm's solids, and to the table, all measured,
+against the least allowed.
 
 The tolerances: 1e-9 of a joint's range for positions; 1e-6 of each limit, and what float64 leaves
 of a difference, for velocity, acceleration and jerk; a millimetre more than the edge (4 mm) of the
-workspace, and a millimetre of clearance.
+workspace, and a millimetre of clearance; 15 % of the tip's speeds, as joints do not slow down in
+proportion.
 """
 
 from __future__ import annotations
@@ -15,18 +16,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from internvla_ros.motion.guard import EDGE
 from internvla_ros.motion.kinematics import Kinematics
+from internvla_ros.motion.se3 import Pose, distance
 from internvla_ros.robots.embodiment import Embodiment
 
 Array = NDArray[np.float64]
 
 ROUNDING = 1e-6  # share of a velocity, acceleration or jerk limit
 MILLIMETRE = 1e-3
+STOPPING = 0.15  # share of the tip's speeds that it may be too fast by
 _BEFORE = 3  # setpoints before one, that its jerk is reckoned from
 
 
@@ -84,6 +88,8 @@ class Checker:
             return
         times, rows = np.array(self._times), np.array(self._rows)
         self._differences(times, rows, new)
+        poses = [self._kinematics.forward(q) for q in rows[-new - 1 :]]
+        self._note("tip speed", self._speeds(poses, np.diff(times)[-new:]), STOPPING)
         rows = rows[-new:]
         beyond = np.maximum(self._robot.position_lower - rows, rows - self._robot.position_upper)
         self._note("position", (beyond / self._range).max(axis=1), 1e-9)
@@ -104,6 +110,14 @@ class Checker:
             rounding = rounding + ROUNDING * limit
             excess = (np.abs(rows[-new:]) - limit - rounding) / limit
             self._note(name, excess.max(axis=1), 0.0)
+
+    def _speeds(self, poses: list[Pose], steps: Array) -> Array:
+        """[k] the tip's mean speed from each of k + 1 poses to the next, or its turning's, over its
+        limit, less one."""
+        limits = self._robot.tip_limits
+        ways = [distance(a, b) for a, b in pairwise(poses)]
+        result: Array = (np.array(ways) / [limits.speed, limits.turn]).max(axis=1) / steps - 1.0
+        return result
 
     def _outside(self, rows: Array) -> Array:
         """[k] m from the workspace to the tip at joint positions [k, n]; negative inside."""

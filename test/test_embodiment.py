@@ -107,7 +107,7 @@ def test_missing_file(tmp_path: Path) -> None:
         ("torque: [4.1,", "torque: [-4.1,", "positive"),
         ("jerk: [800.0,", "jerk: [true,", "expected 6 finite numbers"),
         ("stiffness: [2500.0,", "stiffness: ['2500.0',", "expected 6 finite numbers"),
-        ("turn_jerk: 300.0", "turn_jerk: .inf", "positive"),
+        ("turn_acceleration: 15.0", "turn_acceleration: .inf", "positive"),
         ("  ignored:", "  ignored: none\n  not_read:", "a list of pairs"),
         ("    - [gripper_bar_link, lower_forearm_link]", "    - [a, b]\n    - [c]", "a pair of"),
         ("table_ignored: [base_link,", "table_ignored: [3,", "a list of names"),

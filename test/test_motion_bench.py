@@ -63,6 +63,7 @@ def test_a_smooth_motion_breaks_nothing(bench: ModuleType) -> None:
         (lambda: np.vstack([swing(0, 0.0)[:9], swing(0, 0.01)[-9:]]), "jerk"),
         (lambda: swing(5, 4.0, 9.0), "position"),
         (lambda: swing(0, 1.5, 6.0), "workspace"),
+        (lambda: swing(0, 1.0, 0.7), "tip speed"),
         (lambda: swing(1, 1.2, 6.0), "clearance"),
         (lambda: swing(0, 0.0) + np.eye(1, 101, 50).T * np.nan, "finite"),
     ],

@@ -24,7 +24,7 @@ Array = NDArray[np.float64]
 PERIOD = 0.02
 ROBOT = load_embodiment("widowx_250s")
 KINEMATICS = Kinematics(urdf(ROBOT.name), ROBOT.joints, ROBOT.tip_frame)
-FAST = TipLimits(5.0, 100.0, 1e4, 50.0, 1000.0, 1e5)
+FAST = TipLimits(5.0, 100.0, 50.0, 1000.0)
 DOWN = se3.rpy_to_matrix([0.0, math.pi / 2, 0.0])
 
 
@@ -88,6 +88,15 @@ def test_a_steady_ramp_is_followed_without_lag(
         gap = ramp(i * PERIOD).position - command.tip.position
         assert np.linalg.norm(gap) / speed < 0.040
         assert not command.limited, command.reason
+
+
+@pytest.mark.parametrize("speed", [0.001, 0.003, 0.02])
+def test_a_slow_ramp_is_followed_evenly(speed: float) -> None:
+    """However little of the way a single period makes."""
+    servo, tip = servo_at((0.28, 0.0, 0.15))
+    commands = follow(servo, lambda t: shifted(tip, speed * t), 1.5)
+    ys = np.array([c.tip.position[1] for c in commands[len(commands) // 2 :]])
+    np.testing.assert_allclose(np.diff(ys) / PERIOD, speed, rtol=0.05)
 
 
 def test_a_rounded_stop_overshoots_by_millimetres() -> None:

@@ -26,6 +26,7 @@ _DAMPED = np.diag([1.0] * 3 + [_ROTATION_WEIGHT**-2] * 3)
 _DAMPING = 1e-6  # least damping, against singular Jacobians
 _LARGEST_STEP = 0.5  # rad (or m) any joint may move in one iteration
 _POSTURE_GAIN = 0.1  # share of the way to the posture taken in each iteration
+_AT_ONCE = 0.01  # share of the tolerances that counts as there without a step being taken
 _STALLED = 1e-7  # an iteration that moves no joint by more than this ends the search
 
 
@@ -56,8 +57,6 @@ class IkResult(NamedTuple):
         rotation_error: radians between the tip and the target.
         converged: whether both errors are within the tolerances.
         tip: at these positions.
-        left: [6] the way from there to the target: a shift (m) and a turn (rad, a rotation vector)
-            along the root's axes.
     """
 
     q: Array
@@ -65,7 +64,6 @@ class IkResult(NamedTuple):
     rotation_error: float
     converged: bool
     tip: Tip
-    left: Array
 
 
 class _Goal(NamedTuple):
@@ -187,7 +185,6 @@ class Kinematics:
         max_iterations: int = 60,
         most_left: float = math.inf,
         restarts: int = 0,
-        way: Array | None = None,
     ) -> IkResult:
         """Joint positions that put the tip at `target`, near `seed`.
 
@@ -207,7 +204,6 @@ class Kinematics:
                 follow. Within reach one takes nearly all of it.
             restarts: how many more seeds, spread over the limits, are tried until one leads there;
                 0 where the solution must be the one connected to `seed`.
-            way: [6] from `seed` to the target, as `IkResult.left`; None: not known.
         """
         low = self.lower if lower is None else np.asarray(lower, dtype=np.float64)
         high = self.upper if upper is None else np.asarray(upper, dtype=np.float64)
@@ -215,7 +211,7 @@ class Kinematics:
         limits = _Limits(low, high, rest)
         goal = _Goal(target, position_tolerance, rotation_tolerance, most_left)
         start = seed if isinstance(seed, Tip) else self._tip_within(seed, limits)
-        found = self._descend(goal, start, limits, max_iterations, way)
+        found = self._descend(goal, start, limits, max_iterations)
         if found.converged or restarts == 0:
             return found
         for q in _spread(low, high, restarts):
@@ -229,26 +225,26 @@ class Kinematics:
         values = np.asarray(q, dtype=np.float64)
         return self.look(np.minimum(np.maximum(values, limits.low), limits.high))
 
-    def _descend(
-        self, goal: _Goal, tip: Tip, limits: _Limits, iterations: int, way: Array | None = None
-    ) -> IkResult:
+    def _descend(self, goal: _Goal, tip: Tip, limits: _Limits, iterations: int) -> IkResult:
         """The best pose seen on the way from one place."""
         best: tuple[float, IkResult] | None = None
         for iteration in range(iterations + 1):
-            left = _way(tip.pose, goal.pose) if way is None else way
+            left = _way(tip.pose, goal.pose)
             x, y, z, a, b, c = left.tolist()
             metres, radians = math.hypot(x, y, z), math.hypot(a, b, c)
-            reached = goal.reached(metres, radians)
+            reached = there = goal.reached(metres, radians)
+            if best is None:
+                there = goal.reached(metres / _AT_ONCE, radians / _AT_ONCE)
             cost = metres * metres + (_ROTATION_WEIGHT * radians) ** 2
             slow = best is not None and cost > goal.most_left * best[0]
             if best is None or cost < best[0]:
-                best = (cost, IkResult(tip.q, metres, radians, reached, tip, left))
-            if reached or slow or iteration == iterations:
+                best = (cost, IkResult(tip.q, metres, radians, reached, tip))
+            if there or slow or iteration == iterations:
                 break
             after = _step(tip.jacobian, left, cost, tip.q, limits)
             if max(map(abs, (after - tip.q).tolist())) < _STALLED:
                 break
-            tip, way = self.look(after), None
+            tip = self.look(after)
         assert best is not None
         return best[1]
 
@@ -261,7 +257,8 @@ class Kinematics:
 
 
 def _way(a: Pose, b: Pose) -> Array:
-    """[6] from pose a to pose b, as `IkResult.left`."""
+    """[6] from pose a to pose b: a shift (m) and a turn (rad, a rotation vector) along the root's
+    axes."""
     turn = pin.log3(b.rotation.dot(a.rotation.T))
     return np.concatenate((b.position - a.position, turn))
 

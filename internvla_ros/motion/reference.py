@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import chain
 
 import numpy as np
 import pinocchio as pin
@@ -38,8 +37,6 @@ class Reference:
         self._turn = _Follower(turn, turn_acceleration)
         self._pose = Pose.identity()
         self._target = self._pose
-        self.moved: Array = np.zeros(6)
-        """The last step, m and rad (a rotation vector) along the base's axes."""
         self.speed = 1.0
         """Share of the greatest speed and turn that is used, 0..1."""
 
@@ -61,23 +58,19 @@ class Reference:
     def towards(self, target: Pose, step: float) -> Pose:
         """The pose `step` seconds later, following a target that is at `target` by then."""
         here, before = self._pose, self._target
-        shift, turn = way(here, target)
-        shifted, turned = (_NONE, _NONE) if target is before else way(before, target)
+        shift, turn = _way(here, target)
+        shifted, turned = (_NONE, _NONE) if target is before else _way(before, target)
         shift = self._shift.move(shift, shifted, step, self.speed)
         turn = self._turn.move(turn, turned, step, self.speed)
-        self.moved = np.array(shift + turn)
-        rotation = pin.exp3(self.moved[3:]).dot(here.rotation)
+        rotation = pin.exp3(np.array(turn)).dot(here.rotation)
         self._target, self._pose = target, Pose.of(here.position + shift, rotation)
         return self._pose
 
-    def correct(self, pose: Pose, step: float, left: Array | None = None) -> None:
-        """Say where the last step of `step` seconds really led: the motion goes on from there.
-
-        `left`: [6] the way from there to where it was to lead, as `moved` is; None: not known.
-        """
-        x, y, z, a, b, c = chain(*way(pose, self._pose)) if left is None else left.tolist()
-        self._shift.missed((x, y, z), step)
-        self._turn.missed((a, b, c), step)
+    def correct(self, pose: Pose, step: float) -> None:
+        """Say where the last step of `step` seconds really led: the motion goes on from there."""
+        shift, turn = _way(self._pose, pose)
+        self._shift.correct(shift, step)
+        self._turn.correct(turn, step)
         self._pose = pose
 
 
@@ -118,10 +111,10 @@ class _Follower:
         x, y, z = self.velocity = u + x * cut, v + y * cut, w + z * cut
         return x * step, y * step, z * step
 
-    def missed(self, left: Vector, step: float) -> None:
-        """The last step, of `step` seconds, fell so much short of where it was to lead."""
-        (u, v, w), (x, y, z) = self.velocity, left
-        self.velocity = u - x / step, v - y / step, w - z / step
+    def correct(self, missed: Vector, step: float) -> None:
+        """The last displacement, of `step` seconds, was another one by so much."""
+        (x, y, z), (u, v, w) = missed, self.velocity
+        self.velocity = u + x / step, v + y / step, w + z / step
 
     def _gain(self, gap: float) -> float:
         """1/s: velocity a gap that closes it, proportional when near, braking-bound when far."""
@@ -130,7 +123,7 @@ class _Follower:
         return math.sqrt(self._braking * (2.0 * gap - self._near)) / gap
 
 
-def way(a: Pose, b: Pose) -> tuple[Vector, Vector]:
+def _way(a: Pose, b: Pose) -> tuple[Vector, Vector]:
     """m and rad (a rotation vector), along the base's axes, that lead from pose a to pose b."""
     (u, v, w), (x, y, z) = a.position.tolist(), b.position.tolist()
     i, j, k = pin.log3(b.rotation.dot(a.rotation.T)).tolist()

@@ -194,15 +194,15 @@ class EmbeddedServo:
         goal = self._tip.towards(self._inside_workspace(target, reasons), step)
         if self._tip.saturated:
             reasons.add(Limit.TIP_SPEED, "tip speed: the target is too far or too fast")
-        found = self._solve(goal, self._tip.moved)
+        found = self._solve(goal)
         if not found.converged:
             at_limit = (found.q <= self._lower) | (found.q >= self._upper)
             cause = f" at the limit of {self._names(at_limit)}" if at_limit.any() else ""
             reasons.add(Limit.REACH, f"out of reach{cause}")
         wanted = found.tip if found.converged else self._next_best(found.tip, goal, here, target)
         reference = self._feasible(wanted, step, reasons)
-        left = found.left if reference is found.tip else None
-        self._tip.correct(reference.pose, step, left)
+        if reference is not found.tip or not found.converged:
+            self._tip.correct(reference.pose, step)
         return reference
 
     def _next_best(self, nearest: Tip, goal: Pose, here: Pose, target: Pose) -> Tip:
@@ -220,8 +220,7 @@ class EmbeddedServo:
         better = metres < metres_here - _NEARER and radians <= max(radians_here, _TILT)
         return nearest if better else self._reference
 
-    def _solve(self, goal: Pose, way: Array | None = None) -> IkResult:
-        """Joint positions for a goal, to which some `way` leads from the reference."""
+    def _solve(self, goal: Pose) -> IkResult:
         return self._kinematics.inverse(
             goal,
             self._reference,
@@ -230,7 +229,6 @@ class EmbeddedServo:
             upper=self._upper,
             max_iterations=_ITERATIONS,
             most_left=_LEFT,
-            way=way,
         )
 
     def _feasible(self, wanted: Tip, step: float, reasons: Reasons) -> Tip:

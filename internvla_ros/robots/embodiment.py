@@ -112,14 +112,16 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class TipLimits:
-    """The tip's own bounds: m/s, m/s^2, m/s^3 along a line; rad/s, rad/s^2, rad/s^3 turning."""
+    """The tip's own bounds: m/s and m/s^2 along a line, rad/s and rad/s^2 turning.
+
+    Speeds bound every setpoint. Accelerations bound how the tip is led after its targets: a stop
+    is as short as the joints' own limits make it, and jerk is limited joint by joint.
+    """
 
     speed: float
     acceleration: float
-    jerk: float
     turn: float
     turn_acceleration: float
-    turn_jerk: float
 
 
 @dataclass(frozen=True)
