@@ -20,7 +20,7 @@ from internvla_ros.motion.collision import CollisionModel
 Array = NDArray[np.float64]
 
 _ROUNDING = 1e-5  # m that a measured distance may be wrong by
-_FEW = 100  # moments times pairs in doubt that are measured one by one
+_FEW = 100  # pairs in doubt, counted at each moment, that are measured one by one
 
 
 class Room(Protocol):
@@ -81,11 +81,11 @@ class Clearance:
             moments = np.logical_or.reduce(doubt, 1).nonzero()[0]
             if not len(moments):
                 return True
+            if np.count_nonzero(doubt) <= _FEW:
+                keeps = self._model.keeps
+                return all(keeps(path[i], pairs[doubt[i]].tolist(), least) for i in moments)
             chosen = np.logical_or.reduce(doubt, 0).nonzero()[0]
             pairs, left = pairs[chosen], left[:, chosen]
-            if len(moments) * len(pairs) <= _FEW:
-                rest = self._model.rooms(path[moments], pairs.tolist())
-                return bool(np.minimum.reduce(rest, axis=None) >= least)
 
     def _left(self, path: Array, seen: Array, rooms: Array, pairs: NDArray[np.intp]) -> Array:
         """[k, p] the least room that some pairs can have at positions [k, n], having had the rooms

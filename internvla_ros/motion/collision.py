@@ -107,6 +107,19 @@ class Pairs:
         pin.updateGeometryPlacements(model, data, geometry, placed)
         return [distance(geometry, placed, index).min_distance for index in chosen]
 
+    def keep(
+        self,
+        model: pin.Model,
+        data: pin.Data,
+        chosen: Sequence[int],
+        required: Sequence[float],
+        spare: float,
+    ) -> bool:
+        """Whether each of the pairs chosen is as far apart as required of it, and `spare` m more."""
+        geometry, placed, distance = self._geometry, self._data, pin.computeDistance
+        pin.updateGeometryPlacements(model, data, geometry, placed)
+        return all(distance(geometry, placed, i).min_distance >= required[i] + spare for i in chosen)
+
     @staticmethod
     def together(groups: Sequence[Pairs]) -> Pairs:
         """All pairs of some groups in one, in their order; its own least distance is zero.
@@ -175,9 +188,11 @@ class CollisionModel:
         around = [_table(embodiment.tabletop)] if table else []
         self._table = self.against(around, ignored=embodiment.clearance.table_ignored)
         self._every = Pairs.together(self._groups)
-        self._required = np.concatenate(
+        self._required: Array = np.concatenate(
             [np.full(len(pairs.leverage), pairs.required) for pairs in self._groups]
         )
+
+        self._least: list[float] = self._required.tolist()
 
     @property
     def _groups(self) -> tuple[Pairs, ...]:
@@ -227,6 +242,11 @@ class CollisionModel:
             self.place(q)
             distances += self._every.distances(self.model, self.data, chosen)
         return np.array(distances).reshape(len(path), -1) - self._required[chosen]
+
+    def keeps(self, q: Array, chosen: Sequence[int], least: float) -> bool:
+        """Whether some of all pairs, see `rooms`, have so many metres to spare at positions [n]."""
+        self.place(q)
+        return self._every.keep(self.model, self.data, chosen, self._least, least)
 
     def gradient(self, q: ArrayLike, nearest: Nearest) -> Array:
         """[n] how the distance of a pair found at q changes with each joint (m a rad).
