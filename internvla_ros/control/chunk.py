@@ -122,7 +122,7 @@ class Path:
         moves[:, :3] = np.diff(self._positions, axis=0)
         for i in range(steps):
             moves[i, 3:] = matrix_to_rotvec(self._rotations[i + 1] @ self._rotations[i].T)
-        self._moves = moves
+        self._moves = moves.tolist()
 
     def pose(self, t: float) -> Pose:
         """Where the path is at time t (s); before it the anchor, after it the last pose."""
@@ -137,10 +137,11 @@ class Path:
             after = before
         # 0.5 (before + after) into + 0.5 (after - before) (into^2 + 0.25), sorted by the two
         even, bent = 0.5 * into, 0.5 * (into * into + 0.25)
-        shift = (even - bent) * before + (even + bent) * after
+        x, y, z, *turn = [
+            (even - bent) * a + (even + bent) * b for a, b in zip(before, after, strict=True)
+        ]
         return Pose.of(
-            self._positions[knot] + shift[:3],
-            rotvec_to_matrix(shift[3:]).dot(self._rotations[knot]),
+            self._positions[knot] + (x, y, z), rotvec_to_matrix(turn).dot(self._rotations[knot])
         )
 
     def gripper(self, t: float) -> float:

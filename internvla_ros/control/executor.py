@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,8 +66,7 @@ class Verdict:
     shortened: int = 0
 
 
-@dataclass(frozen=True, eq=False)
-class Setpoint:
+class Setpoint(NamedTuple):
     """Where the tip should be now.
 
     Args:
@@ -82,8 +82,7 @@ class Setpoint:
     chunk_age: float | None
 
 
-@dataclass(frozen=True, eq=False)
-class _Record:
+class _Record(NamedTuple):
     """A moment of the past: poses, and how much motion had been executed by then (s)."""
 
     t: float

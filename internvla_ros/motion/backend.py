@@ -6,8 +6,7 @@ robot by its own means (a trajectory topic, a pose stream, a driver) and alters 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +22,7 @@ class BackendError(RuntimeError):
     """A robot cannot be reached or does not obey; the text says why and what to do."""
 
 
-@dataclass(frozen=True, eq=False)
-class JointCommand:
+class JointCommand(NamedTuple):
     """Where the joints should be at a time.
 
     Args:

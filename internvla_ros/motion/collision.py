@@ -115,10 +115,12 @@ class Pairs:
         required: Sequence[float],
         spare: float,
     ) -> bool:
-        """Whether each of the pairs chosen is as far apart as required of it, and `spare` m more."""
+        """Whether each pair chosen is as far apart as required [p] of all, and `spare` m more."""
         geometry, placed, distance = self._geometry, self._data, pin.computeDistance
         pin.updateGeometryPlacements(model, data, geometry, placed)
-        return all(distance(geometry, placed, i).min_distance >= required[i] + spare for i in chosen)
+        return all(
+            distance(geometry, placed, i).min_distance >= required[i] + spare for i in chosen
+        )
 
     @staticmethod
     def together(groups: Sequence[Pairs]) -> Pairs:

@@ -162,7 +162,8 @@ def matrix_to_rpy(rotation: ArrayLike) -> Array:
 
 def rotvec_to_matrix(rotvec: ArrayLike) -> Array:
     """Rotation [3, 3] about the axis of `rotvec` [3] by its length (rad)."""
-    x, y, z = np.asarray(rotvec, dtype=np.float64).tolist()
+    vector = rotvec if isinstance(rotvec, list) else np.asarray(rotvec, dtype=np.float64).tolist()
+    x, y, z = vector
     xx, yy, zz = x * x, y * y, z * z
     angle = math.sqrt(xx + yy + zz)
     if angle < _SMALL:
