@@ -19,6 +19,7 @@ _JOINT_TOLERANCE = 0.005  # rad
 _POSITION_TOLERANCE = 0.002  # m, radius
 _ROTATION_TOLERANCE = 0.02  # rad about each axis
 _RETREAT = 0.05  # m, the way up out of trouble
+_LEAST_SPEED = 1e-3  # a share of it must not be rounded to 0, which MoveIt takes for full speed
 _RECOVERY_SPEED = 0.3  # share of the speed asked for
 
 _MEANING = {
@@ -92,8 +93,8 @@ def plan_goals(
     Raises:
         PlanningError: the pose or the speed is missing or impossible.
     """
-    if not 0.0 < speed <= 1.0:
-        raise PlanningError(f"speed is {speed:g}; it must be above 0 and at most 1")
+    if not _LEAST_SPEED <= speed <= 1.0:
+        raise PlanningError(f"speed is {speed:g}; it must be {_LEAST_SPEED:g} at least, 1 at most")
     ready = dict(zip(robot.joints, robot.ready.tolist(), strict=True))
     to_ready = PlanGoal(robot.base_frame, robot.tip_frame, ready, None, speed)
     if target is Target.READY:
