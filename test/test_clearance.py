@@ -118,6 +118,7 @@ def test_the_tip_is_nowhere_else_than_its_bounds_say(name: str, seed: int, scale
         assert limits.outside(there) == pytest.approx(limits.outside_at(q), abs=1e-12)
         assert limits.outside(there) <= most + 1e-9
         assert limits.excess(there, v) <= fastest + 1e-9
+        assert limits.excess_at(q, v) == pytest.approx(limits.excess(there, v), abs=1e-12)
     assert outside[0] == pytest.approx(limits.outside(tip), abs=1e-12)
     assert excess[0] == pytest.approx(limits.excess(tip, velocities[0]), abs=1e-12)
 

@@ -132,13 +132,13 @@ class Guard:
     def _danger(self, tip: Tip, stop: Stop) -> Limit | None:
         """Which limit forbids a state, with its tip, or the stop from it."""
         outside, excess = self._limits.most(tip, stop.rows)
-        if self._too_fast(tip, stop, excess):
+        if self._too_fast(stop, excess):
             return Limit.TIP_SPEED
         if self._leaves(stop, outside):
             return Limit.WORKSPACE
         return Limit.CLEARANCE if self._too_close(stop) else None
 
-    def _too_fast(self, tip: Tip, stop: Stop, most: list[float]) -> bool:
+    def _too_fast(self, stop: Stop, most: list[float]) -> bool:
         """Whether the tip goes beyond its limit and faster than it does now.
 
         Only where its bound (`most`, [k]) allows for that does it have to be looked at.
@@ -148,8 +148,7 @@ class Guard:
             share = 1.0 if i == 0 else _STOP_EXCESS
             if bound <= share:
                 continue
-            there = tip if i == 0 else self._limits.at(stop.positions[i])
-            excess = self._limits.excess(there, stop.rows[i, 1])
+            excess = self._limits.excess_at(stop.positions[i], stop.rows[i, 1])
             if excess <= share:
                 continue
             now = self._limits.excess(self.tip, self.state.velocities) if now is None else now

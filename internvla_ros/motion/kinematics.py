@@ -150,6 +150,13 @@ class Kinematics:
         placement = pin.updateFramePlacement(self._model, self._data, self._tip)
         return placement.translation.copy()
 
+    def twist(self, q: ArrayLike, velocities: ArrayLike) -> Array:
+        """[6] velocity of the tip (vx vy vz, wx wy wz, along the root's axes) at joint positions
+        and velocities [n]."""
+        pin.forwardKinematics(self._model, self._data, self._own(q), self._own(velocities))
+        motion = pin.getFrameVelocity(self._model, self._data, self._tip, pin.LOCAL_WORLD_ALIGNED)
+        return np.asarray(motion.vector)
+
     def look(self, q: Array) -> Tip:
         """`jacobian` and `forward` at once, at joint positions q [n] that nobody will write to."""
         jacobian = self.jacobian(q)

@@ -48,9 +48,11 @@ class TipLimits:
 
     def excess(self, tip: Tip, velocities: Array) -> float:
         """The tip's speed at joint velocities [n] over its limit, or its turning's."""
-        x, y, z, a, b, c = tip.jacobian.dot(velocities).tolist()
-        shift = math.sqrt(x * x + y * y + z * z) / self._speed
-        return max(shift, math.sqrt(a * a + b * b + c * c) / self._turn)
+        return self._excess(tip.jacobian.dot(velocities))
+
+    def excess_at(self, q: Array, velocities: Array) -> float:
+        """As `excess`, at joint positions q [n]."""
+        return self._excess(self._kinematics.twist(q, velocities))
 
     def most(self, tip: Tip, rows: Array) -> tuple[list[float], list[float]]:
         """Bounds [k] for `outside` (m) and `excess` at each of some rows [k, 3, n]: how far the
@@ -67,6 +69,10 @@ class TipLimits:
         speeds += np.vecdot(bent, fast)
         speeds *= self._per_speed
         return outside.tolist(), np.maximum.reduce(speeds, 1).tolist()
+
+    def _excess(self, twist: Array) -> float:
+        x, y, z, a, b, c = twist.tolist()
+        return max(math.hypot(x, y, z) / self._speed, math.hypot(a, b, c) / self._turn)
 
     def _outside(self, position: list[float]) -> float:
         beyond = -math.inf
