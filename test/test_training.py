@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_training import RECIPE, episode, write_data, write_recipe
 from torch import Tensor, nn
@@ -449,6 +449,7 @@ NEW = ("salad dressing", "red salad", "mug")
 
 
 @given(st.lists(st.text("abdelmou", min_size=1, max_size=9), min_size=1, max_size=4))
+@example(["aaaa", "aaaaa"])
 @settings(max_examples=20, deadline=None)
 def test_words_that_are_taught_get_a_token_and_take_none_away(
     policy: Policy, words: list[str]

@@ -84,20 +84,19 @@ def taught(tokenizer: PreTrainedTokenizerFast, words: Iterable[str]) -> PreTrain
         if not (word.isascii() and word.isalpha()):
             raise ValueError(f"{word!r} is no word of letters that could get a token of its own")
         for spelling in (word, f" {word}"):
-            tokenizer = _merged(tokenizer, spelling)
+            # Each merge changes what is left to be merged: "aaaa" becomes "aa", "aa" at once.
+            while len(pieces := tokenizer.tokenize(spelling)) > 1:
+                tokenizer = _merged(tokenizer, *pieces[:2])
     return tokenizer
 
 
-def _merged(tokenizer: PreTrainedTokenizerFast, text: str) -> PreTrainedTokenizerFast:
-    """The same tokenizer with merges that make one token of a text, the first two pieces first."""
+def _merged(tokenizer: PreTrainedTokenizerFast, left: str, right: str) -> PreTrainedTokenizerFast:
+    """The same tokenizer with one more merge, after all others."""
     description = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary, merges = description["model"]["vocab"], description["model"]["merges"]
-    before, pieces = len(vocabulary), tokenizer.tokenize(text)
-    while len(pieces) > 1:
-        merged = pieces[0] + pieces[1]
-        vocabulary.setdefault(merged, len(vocabulary))
-        merges.append(pieces[:2])
-        pieces = [merged, *pieces[2:]]
+    before = len(vocabulary)
+    vocabulary.setdefault(left + right, before)
+    merges.append([left, right])
     for piece in description["added_tokens"]:
         if piece["id"] >= before:
             piece["id"] += len(vocabulary) - before
