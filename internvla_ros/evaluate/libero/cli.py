@@ -14,9 +14,10 @@ from tqdm import tqdm
 from internvla_ros.distributed import open_workers
 from internvla_ros.evaluate.libero import environment
 from internvla_ros.evaluate.libero.conventions import CAMERAS, ENSEMBLE_HORIZON, SEED, SUITES
-from internvla_ros.evaluate.libero.harness import Evaluation, LiberoPlan
+from internvla_ros.evaluate.libero.harness import Evaluation, LiberoPlan, PlanError
 from internvla_ros.evaluate.libero.policies import ExpertPolicy, load_policy
 from internvla_ros.evaluate.libero.process import WorkerProcess
+from internvla_ros.evaluate.libero.pushes import Pushes
 from internvla_ros.evaluate.libero.scale import run_spread, spawn_here
 from internvla_ros.evaluate.libero.trial import TrialPolicy
 from internvla_ros.evaluate.markdown import task_table
@@ -63,6 +64,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--record-demos", metavar="DIR", help="add successes to a LeRobot data set, with pictures"
+    )
+    parser.add_argument(
+        "--push",
+        type=float,
+        default=0.0,
+        metavar="CHANCE",
+        help="of a push at each step of the expert, whose demonstrations then show the way back",
     )
     parser.add_argument("--unnorm-key", help="name of the action statistics; none: the only ones")
     parser.add_argument(
@@ -112,7 +120,9 @@ def run(args: argparse.Namespace) -> int:
 def _policy(args: argparse.Namespace) -> Callable[[], TrialPolicy]:
     """What makes the policy, here or in a worker."""
     if args.policy == "expert":
-        return ExpertPolicy
+        return partial(ExpertPolicy, Pushes(args.push, args.seed) if args.push else None)
+    if args.push:
+        raise PlanError("only the expert is pushed about: leave --push out, or use --policy expert")
     return partial(
         load_policy,
         args.policy,
@@ -148,6 +158,8 @@ def _labels(args: argparse.Namespace) -> dict[str, Any]:
     labels: dict[str, Any] = {"policy": args.policy}
     if Path(args.policy).is_dir():
         labels["weights_sha256"] = fingerprint(args.policy)
+    if args.push:
+        labels["push"] = args.push
     if args.unnorm_key:
         labels["unnorm_key"] = args.unnorm_key
     return labels

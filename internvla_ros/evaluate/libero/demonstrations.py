@@ -80,7 +80,7 @@ def from_replay(suite: str, trial: Trial, frames: Sequence[dict[str, Any]]) -> E
             for name, camera in VIEWS.items()
         },
         state=np.array([proprioception(base, frame["state"]) for frame in frames]),
-        action=np.array(trial.executed[: len(frames)]),
+        action=np.array((trial.wanted or trial.executed)[: len(frames)]),
         # Turning exchanges left and right, of a box too.
         boxes=np.concatenate(
             [

@@ -169,6 +169,11 @@ class Expert:
         self._attempt = 0
         self._enter("hover")
 
+    @property
+    def phase(self) -> str:
+        """What it is at: "hover", "descend", "close", "lift", "carry", "lower" or "open"."""
+        return self._phase
+
     def act(self, state: Mapping[str, Any]) -> Array:
         """The action [7] for a moment: inputs of the pose controller and the gripper, 1 open."""
         if self._phase == "hover" and self._since == 0:

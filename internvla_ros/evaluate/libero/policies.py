@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from internvla_ros.data.normalisation import DatasetStatistics, read_statistics
 from internvla_ros.evaluate.libero.conventions import CAMERAS
 from internvla_ros.evaluate.libero.expert import Expert
+from internvla_ros.evaluate.libero.pushes import Pusher, Pushes
 from internvla_ros.evaluate.libero.trial import Attempt, Trial
 from internvla_ros.evaluate.policies import PolicyError, load_model
 
@@ -22,20 +23,32 @@ CONNECT_PATIENCE = 5.0
 
 
 class ExpertPolicy:
-    """The scripted expert; looks at nothing and decides anew at every step."""
+    """The scripted expert; looks at nothing and decides anew at every step.
+
+    Args:
+        pushes: that come between it and the robot.
+    """
 
     views = 0
 
+    def __init__(self, pushes: Pushes | None = None) -> None:
+        self._pushes = pushes
+
     def decide(self, trials: Sequence[Trial]) -> list[Array]:
         """One step for each trial."""
-        return [self._expert(trial).act(trial.state)[None] for trial in trials]
+        return [self._step(trial)[None] for trial in trials]
 
-    @staticmethod
-    def _expert(trial: Trial) -> Expert:
+    def _step(self, trial: Trial) -> Array:
         if "expert" not in trial.memory:
             trial.memory["expert"] = Expert(trial.facts)
+            if self._pushes is not None:
+                trial.memory["pusher"] = self._pushes.for_trial(trial.task, trial.number)
         expert: Expert = trial.memory["expert"]
-        return expert
+        pusher: Pusher | None = trial.memory.get("pusher")
+        phase = expert.phase
+        action = expert.act(trial.state)
+        trial.wanted.append(action)
+        return action if pusher is None else pusher.disturbed(action, phase)
 
 
 class CheckpointPolicy:

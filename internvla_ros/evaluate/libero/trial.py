@@ -27,13 +27,15 @@ class Trial:
 
     Attributes:
         memory: the policy's own.
-        executed: the actions [7] so far, as the policy gave them.
+        executed: the actions [7] so far, as the robot was given them.
+        wanted: what an expert that is pushed about would have done instead, if there is one.
     """
 
     def __init__(self, task: int, number: int, method: str, horizon: int) -> None:
         self.task, self.number = task, number
         self.memory: dict[str, Any] = {}
         self.executed: list[Array] = []
+        self.wanted: list[Array] = []
         self.facts: dict[str, Any] = {}
         self.state: dict[str, Any] = {}
         self._method = method
