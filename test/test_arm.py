@@ -200,3 +200,35 @@ def test_the_gripper_is_sent_once_a_change() -> None:
                 if not changes or report.gripper != changes[-1]:
                     changes.append(report.gripper)
     assert changes == [1.0, 0.0, 1.0]
+
+
+def test_what_was_told_before_the_stop_is_not_where_the_arm_starts_from() -> None:
+    bench = moving()
+    for _ in range(3):
+        assert bench.send(step=0.03) == ""
+        bench.run(0.2)
+    told = bench.q
+    bench.joints_alive = False
+    bench.run(0.15)
+    bench.arm.instruct("", bench.now)
+    bench.run(0.25)
+    assert np.abs(bench.q - told).max() > 0.05, "the arm has gone on since"
+    rest, count = bench.q, len(bench.sent)
+    bench.arm.instruct(TASK, bench.now)
+    assert bench.send() == ""
+    bench.run(PERIOD)
+    assert len(bench.sent) == count + 1
+    np.testing.assert_allclose(bench.q, rest, atol=5e-3)
+
+
+def test_an_arm_that_was_moved_by_hand_starts_from_where_it_is() -> None:
+    bench = moving()
+    bench.arm.instruct("", bench.now)
+    bench.run(1.0)
+    bench.q = bench.q + 0.1
+    bench.run(0.1)
+    moved = bench.q
+    bench.arm.instruct(TASK, bench.now)
+    assert bench.send() == ""
+    bench.run(PERIOD)
+    np.testing.assert_allclose(bench.q, moved, atol=5e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import Enum
 from typing import NamedTuple
 
@@ -115,6 +116,7 @@ class ArmController:
         self._instruction = ""
         self._state = ArmState.IDLE
         self._command: JointCommand | None = None
+        self._command_due = -math.inf  # s
         self._gripper_sent: float | None = None
         self._chunk: Chunk | None = None
         self._chunk_is_new = False
@@ -222,7 +224,7 @@ class ArmController:
         running = setpoint.state is State.RUNNING
         self._count(command, was_running=self._state is ArmState.RUNNING, runs=running)
         self._state = ArmState.RUNNING if running else ArmState.HOLDING
-        self._command = command
+        self._command, self._command_due = command, due
         self._gripper_sent = setpoint.gripper
         reason = command.reason if running else "chunks stopped coming"
         return self._report(now, reason, command, measured, setpoint)
@@ -258,12 +260,17 @@ class ArmController:
         )
 
     def _start_from(self, reading: JointReading) -> NDArray[np.float64]:
-        """Where to start from [n]: the last setpoint, unless the arm is elsewhere by now."""
+        """Where to start from [n]: the last setpoint, unless the arm is elsewhere by now.
+
+        What was told before that setpoint was due says nothing of where the arm has gone since.
+        """
         last = self._command
-        if last is None or np.abs(last.positions - reading.positions).max() > _DISPLACED:
-            self._gripper_sent = None
-            return reading.positions
-        return last.positions
+        if last is not None:
+            away = np.abs(last.positions - reading.positions).max() > _DISPLACED
+            if not away or self._reading_at < self._command_due:
+                return last.positions
+        self._gripper_sent = None
+        return reading.positions
 
     def _stop(self, now: float, measured: Pose, state: ArmState, reason: str) -> Report:
         """Brake as fast as the limits allow, then send nothing more."""
@@ -273,6 +280,8 @@ class ArmController:
         was_moving = self._moving()
         command = self._servo.stop(now + self._period)
         self._command, self._due = command, command.tip
+        if was_moving:
+            self._command_due = now + self._period
         return Report(
             state,
             reason,
