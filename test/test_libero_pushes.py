@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from test_libero_expert import BASKET, CAN, Toy
 
 from internvla_ros.evaluate.libero.policies import ExpertPolicy
-from internvla_ros.evaluate.libero.pushes import LONGEST, MOST, ROOMY, Pushes
+from internvla_ros.evaluate.libero.pushes import DESCENT, LONGEST, MOST, ROOMY, Pushes
 from internvla_ros.evaluate.libero.trial import Trial
 
 ACTION = np.array([0.5, 0.0, 0.0, 0.1, 0.2, 0.3, 1.0])
@@ -21,9 +21,15 @@ def test_only_the_way_is_pushed_and_only_where_there_is_room(chance: float, seed
     pusher = Pushes(chance, seed).for_trial(3, 7)
     for phase in ("hover", "descend", "close", "lift", "carry", "lower", "open") * 9:
         done = pusher.disturbed(ACTION, phase)
-        assert np.array_equal(done[3:], ACTION[3:]) and np.abs(done).max() <= MOST
-        if phase not in ROOMY:
+        assert np.array_equal(done[3:6], ACTION[3:6]) and np.abs(done).max() <= MOST
+        if phase not in (*ROOMY, DESCENT):
             assert np.array_equal(done, ACTION)
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_on_the_way_down_the_hand_closes_and_rises(seed: int) -> None:
+    done = Pushes(1.0, seed).for_trial(0, 0).disturbed(ACTION, DESCENT)
+    assert done[2] > 0.0 and not done[:2].any() and done[6] == 0.0
 
 
 @given(st.integers(0, 2**32 - 1))
