@@ -219,16 +219,3 @@ def test_what_was_told_before_the_stop_is_not_where_the_arm_starts_from() -> Non
     bench.run(PERIOD)
     assert len(bench.sent) == count + 1
     np.testing.assert_allclose(bench.q, rest, atol=5e-3)
-
-
-def test_an_arm_that_was_moved_by_hand_starts_from_where_it_is() -> None:
-    bench = moving()
-    bench.arm.instruct("", bench.now)
-    bench.run(1.0)
-    bench.q = bench.q + 0.1
-    bench.run(0.1)
-    moved = bench.q
-    bench.arm.instruct(TASK, bench.now)
-    assert bench.send() == ""
-    bench.run(PERIOD)
-    np.testing.assert_allclose(bench.q, moved, atol=5e-3)

@@ -76,7 +76,7 @@ class World:
         self._steps = 0
 
     def _load(self, task: int, render: bool) -> None:
-        if self._loaded is not None and self._loaded in ((task, render), (task, True)):
+        if self._loaded in ((task, render), (task, True)):
             return  # one that can draw need not
         if not 0 <= task < self._suite.get_num_tasks():
             raise WorldError(f"the suite has {self._suite.get_num_tasks()} tasks, no {task}")
