@@ -12,6 +12,9 @@ import pytest
 # run's own, among those whose ports lie below the ephemeral ones.
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+# Participants that come and go by the hundred in one process meet dead ones' shared memory, and may
+# then never hear of each other. A graph's processes have their own profile, with shared memory.
+os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MUJOCO_GL", "osmesa")  # read when a test imports MuJoCo first
 os.environ.setdefault("LP_NUM_THREADS", "1")

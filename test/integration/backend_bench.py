@@ -82,11 +82,19 @@ class Bench:
         """Work until a condition holds; `step` is called once a control period meanwhile."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what} in vain"
+            assert time.monotonic() < deadline, (
+                f"waited {PATIENCE} s for {what} in vain; {self._stand_in_state()}"
+            )
             if step is not None and time.monotonic() >= self._next:
                 self._next = time.monotonic() + self.period
                 step()
             self._executor.spin_once(timeout_sec=0.005)
+
+    def _stand_in_state(self) -> str:
+        if self.process is None:
+            return "the test itself is the stand-in"
+        code = self.process.poll()
+        return "the stand-in runs" if code is None else f"the stand-in ended with {code}"
 
     def send(self, pose: Pose, gripper: float = 1.0, moves: bool = True) -> None:
         """One setpoint of the tip, on the way or at rest."""
