@@ -60,14 +60,23 @@ def attempt(pushes: Pushes | None, number: int) -> tuple[Trial, Toy]:
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000))
-def test_the_expert_gets_it_done_and_wants_what_it_would_have_done(number: int) -> None:
+def test_the_expert_gets_it_done_and_does_it_again(number: int) -> None:
     trial, toy = attempt(Pushes(0.1), number)
     assert toy.over_target() < 0.02
     assert len(trial.wanted) == len(trial.executed)
     again, _ = attempt(Pushes(0.1), number)
     np.testing.assert_array_equal(trial.executed, again.executed)
-    differ = [not np.array_equal(a, b) for a, b in zip(trial.wanted, trial.executed, strict=True)]
-    assert sum(differ) < len(differ) / 2
+
+
+def test_most_of_what_is_executed_is_what_was_wanted() -> None:
+    """Of one trial in some hundred it is less than half: so all of twenty are counted."""
+    trials = [attempt(Pushes(0.1), number)[0] for number in range(20)]
+    differ = [
+        not np.array_equal(wanted, executed)
+        for trial in trials
+        for wanted, executed in zip(trial.wanted, trial.executed, strict=True)
+    ]
+    assert 0.2 < np.mean(differ) < 0.5
 
 
 def test_without_pushes_it_does_what_it_wants() -> None:
