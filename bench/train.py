@@ -110,6 +110,7 @@ class Plain:
                 each(action.states),
                 action.noise.flatten(0, 1)[order][None],
                 action.timesteps.flatten()[order][None],
+                None if action.words is None else each(action.words),
                 action.drafts,
             ),
             ours.talk,

@@ -29,11 +29,13 @@ from transformers import (
 )
 
 from internvla_ros.data.lerobot import DatasetError, EpisodeWriter, LeRobotDataset
+from internvla_ros.model.actor import Actor
 from internvla_ros.model.chat import IGNORED
 from internvla_ros.model.config import ActorConfig
 from internvla_ros.model.policy import Policy
 from internvla_ros.model.tokenizer import taught
 from internvla_ros.model.weights import tied_entries
+from internvla_ros.model.words import MAX_WORDS, Words
 from internvla_ros.spatial.types import Turn
 from internvla_ros.train.actions import action_losses, draw, planned_rows
 from internvla_ros.train.batches import Share
@@ -45,7 +47,7 @@ from internvla_ros.train.frames import EpisodeFrames, Reading, load_frames
 from internvla_ros.train.hardware import accelerator
 from internvla_ros.train.job import Job, Options, with_data
 from internvla_ros.train.loop import Group, Loop, LoopOptions, Objective
-from internvla_ros.train.network import new_policy
+from internvla_ros.train.network import new_policy, with_words_in_draft
 from internvla_ros.train.objectives import joint_batches, write_policy
 from internvla_ros.train.recipe import load_recipe
 from internvla_ros.train.settings import LoopConfig, ModelConfig, Recipe
@@ -471,6 +473,20 @@ def test_only_words_of_letters_are_taught(policy: Policy) -> None:
         taught(policy.tokenizer, ["cube2"])
 
 
+def test_the_draft_reads_words_as_before_when_others_are_taught(policy: Policy) -> None:
+    before = with_words_in_draft(policy)
+    nn.init.normal_(before.actor.dit.draft_words.weight)
+    after = with_words(before, ("quince",))
+    assert len(after.tokenizer) > len(before.tokenizer)
+    for text in ("red cube", "", "quince"):
+        (old, new) = (
+            each.actor.dit.draft_words(each.actor.words([text])) for each in (before, after)
+        )
+        if text != "quince":
+            torch.testing.assert_close(old, new)
+    assert (after.actor.words(["quince"]) != after.actor.words.none).sum() == 1
+
+
 def test_a_policy_that_is_taught_words_reads_others_as_before(policy: Policy) -> None:
     grown = with_words(policy, words_of(NEW))
     assert with_words(grown, words_of(NEW)) is grown
@@ -569,6 +585,66 @@ def test_the_backbone_reads_a_sample_once_for_all_its_draws(
     )
     action_losses(stage.policy, batch, action)
     assert seen == [2] and denoised == [20]
+
+
+def acted(policy: Policy, planned: bool, instruction: str = "take the red cube") -> np.ndarray:
+    """A chunk whose plan is always that of one instruction, as far as its hidden states go."""
+    rng = np.random.default_rng(0)
+    views = [rng.integers(0, 256, (128, 128, 3), np.uint8) for _ in range(2)]
+    plan = policy.plan([views], ["take the red cube"]) if planned else None
+    if plan is not None:
+        plan = replace(plan, instructions=(instruction,))
+    return policy.act([views], plan, np.zeros((1, 10)), np.full((1, 2, 2), 0.5))
+
+
+@pytest.mark.parametrize("planned", [False, True])
+def test_a_draft_says_at_first_what_it_said_before_it_read_words(
+    stage: Stage, planned: bool
+) -> None:
+    reading = with_words_in_draft(stage.policy)
+    assert with_words_in_draft(reading) is reading
+    np.testing.assert_array_equal(acted(stage.policy, planned), acted(reading, planned))
+
+
+def test_a_draft_that_reads_words_acts_on_them(stage: Stage) -> None:
+    policy = with_words_in_draft(stage.policy)
+    nn.init.normal_(policy.actor.dit.draft_words.weight)
+    red, again, blue = (
+        acted(policy, True, f"Take the {name} cube") for name in ("red", "RED", "blue")
+    )
+    np.testing.assert_array_equal(red, again)
+    assert np.abs(red - blue).max() > 1e-4
+
+
+def test_words_are_learnt_but_those_that_are_withheld(stage: Stage) -> None:
+    policy = with_words_in_draft(stage.policy)
+    weight = policy.actor.dit.draft_words.weight
+    for dropout, reached in ((0.0, True), (1.0, False)):
+        action = replace(stage.recipe.stage2.action, word_dropout=dropout)
+        config = replace(stage.recipe.stage2, action=action)
+        batch = joint_batches(policy, config, stage.corpus, Share(0))[0].action
+        assert batch.words is not None and batch.drafts is not None
+        assert (batch.words != policy.actor.words.none).any() == reached
+        policy.zero_grad()
+        action_losses(policy, batch, action)["draft"].backward()
+        assert (weight.grad is not None and bool(weight.grad.any())) == reached
+
+
+def test_instructions_of_any_length_are_rows_of_one_length(policy: Policy) -> None:
+    words = Words(policy.config, policy.tokenizer)
+    rows = words(["", "red cube", "red " * 99])
+    assert rows.shape == (3, MAX_WORDS)
+    assert [(row != words.none).sum().item() for row in rows] == [0, 2, MAX_WORDS]
+
+
+def test_only_a_policy_that_drafts_can_have_its_draft_read(policy: Policy) -> None:
+    actor = replace(policy.config.actor, draft_scale=0.0)
+    plain = Policy(replace(policy.config, actor=actor), policy.tokenizer, {})
+    with pytest.raises(TrainingError, match="drafts no chunks"):
+        with_words_in_draft(plain)
+    reading = with_words_in_draft(policy).config
+    with pytest.raises(ValueError, match="no tokenizer"):
+        Actor(reading, {})
 
 
 def test_draws_of_noise_are_all_different(stage: Stage) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from internvla_ros.data.normalisation import DatasetStatistics
 from internvla_ros.model.acceleration import Runner, eager
@@ -24,6 +25,7 @@ from internvla_ros.model.pretrained import load_part
 from internvla_ros.model.qformer import LayerwiseQFormer
 from internvla_ros.model.realtime import Commitment, realtime_ddim_sample
 from internvla_ros.model.vision_expert import VisionExpert
+from internvla_ros.model.words import Words
 
 Views = Sequence[AnyImage]
 
@@ -31,13 +33,26 @@ Views = Sequence[AnyImage]
 class Actor(nn.Module):
     """Vision expert, QFormer and diffusion transformer. Images are numpy, PIL or tensors."""
 
-    def __init__(self, config: PolicyConfig, statistics: Mapping[str, DatasetStatistics]) -> None:
+    def __init__(
+        self,
+        config: PolicyConfig,
+        statistics: Mapping[str, DatasetStatistics],
+        tokenizer: PreTrainedTokenizerBase | None = None,
+    ) -> None:
+        """`tokenizer`: of the policy, for an actor whose draft reads words."""
         super().__init__()
         self.config = config
         self.statistics = dict(statistics)
         self.vision_expert = VisionExpert(config.vision, config.qformer.input_dim)
         self.qformer = LayerwiseQFormer(config.qformer)
-        self.dit = DiT(config.actor, config.qformer.num_query_tokens, config.qformer.hidden_dim)
+        self.words = None
+        if config.actor.draft_words:
+            if tokenizer is None:
+                raise ValueError("this actor reads words, and was given no tokenizer")
+            self.words = Words(config, tokenizer)
+        known = 0 if self.words is None else self.words.none
+        qformer = config.qformer
+        self.dit = DiT(config.actor, qformer.num_query_tokens, qformer.hidden_dim, known)
         self.schedule = Schedule.squared_cosine(config.actor.diffusion_steps)
         self.run: Runner = eager
 
@@ -55,7 +70,7 @@ class Actor(nn.Module):
         """
         checkpoint = read_checkpoint(name)
         return load_part(
-            lambda: cls(checkpoint.config, checkpoint.statistics),
+            lambda: cls(checkpoint.config, checkpoint.statistics, checkpoint.tokenizer),
             checkpoint,
             "actor.",
             device,
@@ -150,31 +165,23 @@ class Actor(nn.Module):
         batch = len(images)
         if sampler not in SAMPLERS:
             raise ValueError(f"no sampler '{sampler}'; there are {', '.join(SAMPLERS)}")
-        places = self._places(points, batch)
-        draft = 0.0 if places is None or states is None else self._draft(places, states)
-        scale = self.config.actor.draft_scale or 1.0
-        if commitment is not None:
-            known = commitment.previous.shape[1]
-            ahead = draft if isinstance(draft, float) else draft[:, :known]
-            commitment = replace(commitment, previous=(commitment.previous - ahead) / scale)
+        words = None
+        if self.words is not None and plan is not None:
+            words = self.words(plan.instructions).to(self.device)
         # What real-time chunking differentiates is neither compiled nor captured.
         run = self.run if commitment is None else eager
-        residual = run(
-            self._denoised,
+        return run(
+            self._sampled,
             *self._memory(images, plan),
-            places,
+            self._places(points, batch),
             states,
+            words,
             self._noise(batch, seed, noise),
             sampler,
             self.config.num_ddim_steps if num_ddim_steps is None else num_ddim_steps,
             self.config.guidance if guidance is None else guidance,
             commitment,
         )
-        return draft + scale * residual
-
-    def _draft(self, points: Tensor, states: Tensor) -> Tensor | float:
-        """The regressed chunk [B, T, D], 0 for policies that draft none."""
-        return self.dit.drafted(points, states) if self.config.actor.draft_scale else 0.0
 
     def condition(
         self,
@@ -224,7 +231,7 @@ class Actor(nn.Module):
             mask,
         )
 
-    def _denoised(
+    def _sampled(
         self,
         hidden_states: Tensor | None,
         vision_tokens: Tensor | None,
@@ -232,6 +239,7 @@ class Actor(nn.Module):
         vision_mask: Tensor | None,
         points: Tensor | None,
         states: Tensor | None,
+        words: Tensor | None,
         noise: Tensor,
         sampler: str,
         steps: int,
@@ -242,12 +250,19 @@ class Actor(nn.Module):
             condition = self.dit.uncondition.expand(len(noise), -1, -1)
         else:
             condition = self.condition(hidden_states, vision_tokens, attention_mask, vision_mask)
+        draft, unit = torch.zeros_like(noise), self.config.actor.draft_scale or 1.0
+        if self.config.actor.draft_scale and points is not None and states is not None:
+            draft = self.dit.drafted(points, states, words)
         predictor = NoisePredictor(
             self.dit, condition, points, states, scale=scale, steps=self.schedule.steps
         )
-        if commitment is not None:
-            return realtime_ddim_sample(predictor, noise, self.schedule, steps, commitment)
-        return SAMPLERS[sampler](predictor, noise, self.schedule, steps)
+        if commitment is None:
+            residual = SAMPLERS[sampler](predictor, noise, self.schedule, steps)
+        else:
+            known = commitment.previous.shape[1]
+            left = replace(commitment, previous=(commitment.previous - draft[:, :known]) / unit)
+            residual = realtime_ddim_sample(predictor, noise, self.schedule, steps, left)
+        return draft + unit * residual
 
     def _noise(self, batch: int, seed: int, noise: Tensor | None) -> Tensor:
         shape = (batch, self.config.actor.chunk_size, self.config.actor.action_dim)

@@ -83,6 +83,9 @@ class ActorConfig:
     """Image points (u, v in 0..1) given as explicit spatial prompt, one token each; 0: none."""
     draft_scale: float = 0.0
     """Diffuse the residual, in this unit, of a chunk drafted from points and state; 0: no draft."""
+    draft_words: bool = False
+    """Whether the draft reads the instruction's words: where points and state are the same, how a
+    thing is grasped may still depend on what it is."""
     history: bool = False
     """Whether there is an embedder of past actions, which the released checkpoints store and their
     code never uses: it is kept so that they can be written again as they were."""

@@ -101,7 +101,10 @@ class DiT(nn.Module):
     With a draft, x is the residual of the chunk in units of `draft_scale`.
     """
 
-    def __init__(self, config: ActorConfig, plan_tokens: int, plan_dim: int) -> None:
+    def __init__(
+        self, config: ActorConfig, plan_tokens: int, plan_dim: int, vocabulary: int = 0
+    ) -> None:
+        """`vocabulary`: tokens that a draft which reads words knows; one more stands for none."""
         super().__init__()
         self.config = config
         dim = config.hidden_dim
@@ -136,6 +139,11 @@ class DiT(nn.Module):
                 nn.SiLU(),
                 nn.Linear(DRAFT_DIM, config.chunk_size * config.action_dim),
             )
+        if config.draft_scale and config.draft_words:
+            self.draft_words = nn.EmbeddingBag(
+                vocabulary + 1, DRAFT_DIM, mode="sum", padding_idx=vocabulary
+            )
+            nn.init.zeros_(self.draft_words.weight)
         length = plan_tokens + extra + config.chunk_size
         self.positional_embedding = nn.Parameter(torch.randn(length, dim) * 0.02)
         self.blocks = nn.ModuleList(Block(dim, config.num_heads) for _ in range(config.depth))
@@ -144,11 +152,18 @@ class DiT(nn.Module):
         nn.init.zeros_(self.final.weight)
         nn.init.zeros_(self.final.bias)
 
-    def drafted(self, points: Tensor, state: Tensor) -> Tensor:
-        """The regressed chunk [B, T, D], normalised; points and state as in `forward`."""
+    def drafted(self, points: Tensor, state: Tensor, words: Tensor | None = None) -> Tensor:
+        """The regressed chunk [B, T, D], normalised; points and state as in `forward`.
+
+        `words` [B, W] are the instruction's token ids, for a draft that reads them; None withholds
+        them.
+        """
         known = (~points.isnan().any(dim=-1)).float()
         places = (2 * points - 1).nan_to_num(0.0).flatten(1)
-        chunk = self.draft(torch.cat([places, known, state], dim=1))
+        hidden = self.draft[0](torch.cat([places, known, state], dim=1))
+        if self.config.draft_words and words is not None:
+            hidden = hidden + self.draft_words(words)
+        chunk = self.draft[1:](hidden)
         return chunk.view(-1, self.config.chunk_size, self.config.action_dim)
 
     def condition(

@@ -41,7 +41,7 @@ class Policy(nn.Module):
         self.config = config
         self.tokenizer = tokenizer
         self.planner = Planner(config, tokenizer)
-        self.actor = Actor(config, statistics)
+        self.actor = Actor(config, statistics, tokenizer)
 
     @classmethod
     def from_pretrained(

@@ -40,7 +40,7 @@ class Samples:
     """B samples: which frame of which set, and what of it needs no network.
 
     `actions` [B, T, D] and `states` [B, S] are normalised, `points` [B, n, 2] in 0..1; points and
-    states have their errors already.
+    states have their errors already. `wordless` [B]: from whose drafts the words are withheld.
     """
 
     sets: NDArray[np.int64]
@@ -48,6 +48,7 @@ class Samples:
     actions: Tensor
     points: Tensor
     states: Tensor
+    wordless: NDArray[np.bool_]
 
 
 def draw(
@@ -84,7 +85,10 @@ def draw(
     points += point_errors[rows]
     points[withheld[rows]] = np.nan
     states += state_errors[rows, : actor.state_dim]
-    return Samples(chosen[rows], frames[rows], _tensor(actions), _tensor(points), _tensor(states))
+    wordless = rng.random(size)[rows] < config.word_dropout
+    return Samples(
+        chosen[rows], frames[rows], _tensor(actions), _tensor(points), _tensor(states), wordless
+    )
 
 
 def planned_rows(rows: NDArray[np.int64], dropout: float) -> NDArray[np.bool_]:
@@ -98,7 +102,8 @@ class ActionBatch:
     """B samples of which the first P are given the latent plan, with K draws of noise each.
 
     `views`: uint8 [P, h, w, 3] of each camera; `reading`: the P prompts (None where P is 0);
-    `noise` [K, B, T, D] and `timesteps` [K, B]; `drafts`: samples for the draft, where there is one
+    `noise` [K, B, T, D] and `timesteps` [K, B]; `words` [B, W] where the draft reads them;
+    `drafts`: samples for the draft, where there is one
     """
 
     views: tuple[Tensor, ...]
@@ -108,8 +113,9 @@ class ActionBatch:
     states: Tensor
     noise: Tensor
     timesteps: Tensor
-    drafts: tuple[Tensor, Tensor, Tensor] | None = None
-    """Actions, points and states."""
+    words: Tensor | None = None
+    drafts: tuple[Tensor, ...] | None = None
+    """Actions, points, states and, where the draft reads them, words."""
 
     @property
     def counts(self) -> dict[str, float]:
@@ -127,10 +133,6 @@ class ActionBatch:
             reading = Reading(
                 change(reading.ids), mask, change(reading.positions), change(reading.slots)
             )
-        drafts = None
-        if self.drafts is not None:
-            actions, points, states = self.drafts
-            drafts = (change(actions), change(points), change(states))
         return ActionBatch(
             tuple(change(view) for view in self.views),
             reading,
@@ -139,7 +141,8 @@ class ActionBatch:
             change(self.states),
             change(self.noise),
             change(self.timesteps),
-            drafts,
+            None if self.words is None else change(self.words),
+            None if self.drafts is None else tuple(map(change, self.drafts)),
         )
 
 
@@ -172,10 +175,8 @@ def action_losses(
     weights = noise_weights(schedule, timesteps, config.noise_weight_cap)
     losses = {"action": (errors * weights).sum()}
     if batch.drafts is not None:
-        actions, points, states = batch.drafts
-        losses["draft"] = F.mse_loss(
-            actor.drafted(points, states).float(), actions, reduction="sum"
-        )
+        actions, *known = batch.drafts
+        losses["draft"] = F.mse_loss(actor.drafted(*known).float(), actions, reduction="sum")
     return losses
 
 
@@ -184,7 +185,7 @@ def _diffused(actor: DiT, batch: ActionBatch) -> Tensor:
     """What is diffused: the chunk, or what the draft leaves of it."""
     if not actor.config.draft_scale:
         return batch.actions
-    drafted = actor.drafted(batch.points, batch.states).float()
+    drafted = actor.drafted(batch.points, batch.states, batch.words).float()
     return (batch.actions - drafted) / actor.config.draft_scale
 
 

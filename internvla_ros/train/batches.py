@@ -18,6 +18,7 @@ from internvla_ros.model.chat import ChatFormat
 from internvla_ros.model.config import ActorConfig
 from internvla_ros.model.reader import lay_out
 from internvla_ros.model.vision_tower import Grid
+from internvla_ros.model.words import Words
 from internvla_ros.train.actions import ActionBatch, ActionSet, Samples, draw, planned_rows
 from internvla_ros.train.conversations import Scribe, Source, Talk
 from internvla_ros.train.randomness import stream
@@ -112,6 +113,8 @@ class ActionBatches:
     grids: Sequence[Grid]
     """Of the merged tokens of each view that the planner sees."""
     prompter: Prompter
+    words: Words | None
+    """For an actor whose draft reads the instruction."""
     share: Share
 
     def __getitem__(self, number: int) -> ActionBatch:
@@ -140,6 +143,7 @@ class ActionBatches:
             samples.states,
             torch.from_numpy(noise).transpose(0, 1).contiguous(),
             torch.from_numpy(steps).T.contiguous(),
+            self._words(samples),
             self._drafts(number),
         )
 
@@ -158,13 +162,23 @@ class ActionBatches:
         assert found is not None
         return torch.from_numpy(found)
 
-    def _drafts(self, number: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None:
+    def _words(self, samples: Samples) -> torch.Tensor | None:
+        """int64 [B, W], for a draft that reads them."""
+        if self.words is None:
+            return None
+        found = self.words([self._instruction(samples, row) for row in range(len(samples.sets))])
+        found[torch.from_numpy(samples.wordless)] = self.words.none
+        return found
+
+    def _drafts(self, number: int) -> tuple[torch.Tensor, ...] | None:
         if not self.actor.draft_scale or not self.config.draft_batch_size:
             return None
         step, rows, total = self.share.rows(number, self.config.draft_batch_size)
         rng = stream(self.share.seed, DRAFT, step)
         samples = draw(self.sets, self.config, self.actor, total, rows, rng)
-        return samples.actions, samples.points, samples.states
+        known = (samples.actions, samples.points, samples.states)
+        words = self._words(samples)
+        return known if words is None else (*known, words)
 
 
 @dataclass(frozen=True)

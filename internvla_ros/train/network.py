@@ -56,6 +56,8 @@ def new_policy(
         policy = restart(config.start, statistics)
         if config.size == "nano":
             policy = with_words(policy, words_of(names))
+        if config.draft_words:
+            policy = with_words_in_draft(policy)
     elif config.size == "nano":
         if source is None:
             raise TrainingError("a nano policy's tokenizer needs annotated data to be trained on")
@@ -80,6 +82,23 @@ def restart(name: str | Path, statistics: Mapping[str, DatasetStatistics] | None
     return policy
 
 
+def with_words_in_draft(policy: Policy) -> Policy:
+    """The same policy, whose draft can be taught to heed the instruction; it does not as yet.
+
+    Raises:
+        TrainingError: it drafts no chunks.
+    """
+    actor = policy.config.actor
+    if actor.draft_words:
+        return policy
+    if not actor.draft_scale:
+        raise TrainingError("this policy drafts no chunks: leave model.draft_words out")
+    config = replace(policy.config, actor=replace(actor, draft_words=True))
+    grown = Policy(config, policy.tokenizer, policy.statistics)
+    grown.load_state_dict({**grown.state_dict(), **policy.state_dict()})
+    return grown
+
+
 def skeleton(config: ModelConfig) -> Policy:
     """The network without weights (on the meta device), to be counted.
 
@@ -94,6 +113,8 @@ def skeleton(config: ModelConfig) -> Policy:
         settings = _nano_settings(config, tokenizer)
     else:
         settings = _settings(config, None)
+    if config.draft_words:
+        settings = replace(settings, actor=replace(settings.actor, draft_words=True))
     with torch.device("meta"):
         return Policy(settings, tokenizer, {})
 
@@ -123,7 +144,10 @@ def _nano(
 def _nano_settings(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PolicyConfig:
     settings = nano_config(tokenizer)
     vision = replace(settings.vision, views=len(config.cameras))
-    return replace(settings, vision=vision, cameras=config.cameras, prompt=config.prompt)
+    actor = replace(settings.actor, draft_words=config.draft_words)
+    return replace(
+        settings, vision=vision, actor=actor, cameras=config.cameras, prompt=config.prompt
+    )
 
 
 def _large(config: ModelConfig, statistics: Mapping[str, DatasetStatistics]) -> Policy:

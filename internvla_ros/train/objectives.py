@@ -159,7 +159,14 @@ def joint_batches(policy: Policy, config: StageTwo, corpus: Corpus, share: Share
         planner.chat_format, settings.prompt, settings.lowercase_instruction, tokens
     )
     actions = ActionBatches(
-        corpus.sets, config.action, settings.actor, settings.cameras, grids, prompter, share
+        corpus.sets,
+        config.action,
+        settings.actor,
+        settings.cameras,
+        grids,
+        prompter,
+        policy.actor.words,
+        share,
     )
     talks = None
     if config.grounding_batch_size:

@@ -89,6 +89,8 @@ class ActionLossConfig:
     """Probability that all points of a sample are withheld."""
     repeated_diffusion_steps: int = within(4, 1)
     """Noise draws per encoded sample."""
+    word_dropout: float = within(0.05, 0, 1)
+    """Probability that the instruction's words are withheld from a draft which reads them."""
     point_noise: float = within(0.012)
     """Standard deviation added to the annotated points, as a fraction of the image: the planner's
     own points are about this wrong."""
@@ -151,6 +153,9 @@ class ModelConfig:
     vision: str = ""
     """DINOv2 to start from, likewise."""
     prompt: str = SPATIAL_PROMPT
+    draft_words: bool = False
+    """Have the draft of the actor's chunk read the instruction's words. A checkpoint whose draft
+    does not goes on from the same actions."""
     lora_rank: int = within(0)
     """Rank of low-rank adapters in the language model, which then stays as it is otherwise; 0:
     everything is trained."""
