@@ -126,6 +126,8 @@ def test_a_wrong_field_is_named(changes: dict[str, Any], words: str) -> None:
         ({"attention_mask": np.ones((), bool)}, "mask"),
         ({"attention_mask": None}, "'attention_mask' must be an array of bool"),
         ({"images": [[VIEW], [VIEW]]}, "1 plans for 2 samples"),
+        ({"instructions": ["a", "b"]}, "2 instructions for 1 plans"),
+        ({"instructions": "go"}, "'instructions' must be a list of texts"),
         ({"frozen": -1}, "'frozen'"),
         ({"previous": [[1.0]]}, "'previous' must be numbers in 3"),
     ],

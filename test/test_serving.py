@@ -15,11 +15,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from integration.random_policy import save_random_policy
@@ -38,6 +40,7 @@ from internvla_ros.serving.errors import ServerError, ServerUnreachable
 from internvla_ros.serving.protocol import CLOSE_REASON
 from internvla_ros.serving.server import PolicyServer, ServerSettings, ServerStartError
 from internvla_ros.serving.service import PolicyService
+from internvla_ros.train.network import with_words_in_draft
 
 DATA = Path(__file__).parent / "data" / "protocol"
 TASK = "put the red cube on the blue plate"
@@ -236,6 +239,19 @@ def test_what_comes_over_the_wire_is_what_a_local_policy_gives(
     assert inferred.dtype == np.float32 and np.array_equal(inferred, wanted)
     assert client.ground(images[0][0], "cup") == policy.ground(images[0][0], "cup")
     assert client.config == policy.config
+
+
+def test_an_actor_that_reads_words_is_told_them(policy: Policy) -> None:
+    reading = with_words_in_draft(policy).eval()
+    torch.nn.init.normal_(reading.actor.dit.draft_words.weight)
+    state, points = np.full((1, 10), 0.1), np.full((1, 2, 2), 0.5)
+    plan = reading.plan([views()], [TASK])
+    with serving(PolicyService(reading)) as running, PolicyClient(running.url) as client:
+        told = client.plan([views()], [TASK])
+        actions = client.act([views()], told, state, points)
+        assert np.array_equal(actions, reading.act([views()], plan, state, points))
+        with pytest.raises(ServerError, match="give the plan's 'instructions'"):
+            client.act([views()], replace(told, instructions=("",)), state, points)
 
 
 @pytest.mark.parametrize(

@@ -230,6 +230,7 @@ class PolicyClient:
             images=_batch(images),
             hidden_states=None if plan is None else plan.hidden_states,
             attention_mask=None if plan is None else plan.attention_mask,
+            instructions=None if plan is None else list(plan.instructions),
             states=states,
             points=points,
             seed=seed,

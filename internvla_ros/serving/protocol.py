@@ -246,8 +246,11 @@ def _act(fields: Fields) -> Act:
 def _plan(fields: Fields, batch: int) -> PlanArrays:
     states = fields.array("hidden_states", np.float32)
     mask = fields.array("attention_mask", np.bool_)
+    texts = ("",) * len(mask) if mask.ndim else ()
+    if fields.has("instructions"):
+        texts = fields.texts("instructions")
     try:
-        plan = PlanArrays(states, mask, ("",) * len(mask) if mask.ndim else ())
+        plan = PlanArrays(states, mask, texts)
     except PlanArraysError as error:
         raise RequestError(str(error)) from error
     _same_count(range(batch), plan.instructions, "plans")

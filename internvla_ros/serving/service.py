@@ -117,6 +117,8 @@ class PolicyService:
         self._check_observation(request)
         if request.plan is not None:
             self._check_plan(request.plan.hidden_states)
+            if self._config.actor.draft_words and not all(request.plan.instructions):
+                raise RequestError("this actor reads words: give the plan's 'instructions'")
         if request.previous is not None:
             self._check_previous(request)
             options |= {"previous": request.previous, "frozen": request.frozen}
