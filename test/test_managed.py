@@ -81,7 +81,9 @@ class Bench:
     def wait(self, condition: Callable[[], Any], patience: float = 60.0) -> None:
         deadline = time.monotonic() + patience
         while not condition():
-            assert time.monotonic() < deadline, "waited in vain"
+            assert time.monotonic() < deadline, (
+                f"waited in vain; the node is {self.node.state}, its transitions {self.events}"
+            )
             self.executor.spin_once(timeout_sec=0.01)
             self.turns.spin_once(timeout_sec=0.0)
 
