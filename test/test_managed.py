@@ -143,6 +143,8 @@ class Slow(ManagedNode):
     def __init__(self) -> None:
         super().__init__("slow")
         self.may_end = threading.Event()
+        # Of its own: what the node of the test before it published may seem to be there still.
+        self.topic = f"said_{time.monotonic_ns()}"
         self.resting = False
         self.refuses = ""
         self.threads: list[int] = []
@@ -158,7 +160,7 @@ class Slow(ManagedNode):
 
     def configure(self, loaded: object) -> None:
         self.loaded = loaded
-        self.create_publisher(String, "said", EVENTS)
+        self.create_publisher(String, self.topic, EVENTS)
         self.create_timer(0.01, self._tick)
 
     def _tick(self) -> None:
@@ -218,10 +220,10 @@ def test_what_a_node_has_made_goes_with_cleanup(bench: Callable[..., Bench]) -> 
     slow.node.may_end.set()
     for _ in range(3):
         assert slow.change("configure")
-        slow.wait(lambda: slow.node.count_publishers("said") == 1)
+        slow.wait(lambda: slow.node.count_publishers(slow.node.topic) == 1)
         slow.wait(lambda: slow.node.ticks > 3)
         assert slow.change("cleanup")
-        slow.wait(lambda: slow.node.count_publishers("said") == 0)
+        slow.wait(lambda: slow.node.count_publishers(slow.node.topic) == 0)
         assert not hasattr(slow.node, "loaded")
         slow.let_pass()
         slow.node.ticks = 0
