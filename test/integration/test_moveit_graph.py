@@ -189,7 +189,7 @@ def rig(motion: str, *words: str) -> Iterator[Rig]:
 @pytest.fixture
 def servo() -> Iterator[tuple[Rig, list[float], list[str]]]:
     """The rig with MoveIt Servo, the stamps of the poses that are sent, and what Servo does."""
-    with rig("moveit_servo", "-p", "refusals:=2") as made:
+    with rig("moveit_servo", "-p", "refusals:=5") as made:
         stamps: list[float] = []
         doings: list[str] = []
         subscribe = made.client.node.create_subscription
