@@ -69,14 +69,14 @@ def test_the_expert_gets_it_done_and_does_it_again(number: int) -> None:
 
 
 def test_most_of_what_is_executed_is_what_was_wanted() -> None:
-    """Of one trial in some hundred it is less than half: so all of twenty are counted."""
+    """One trial in some hundred is pushed for most of its steps, so that twenty are counted."""
     trials = [attempt(Pushes(0.1), number)[0] for number in range(20)]
     differ = [
         not np.array_equal(wanted, executed)
         for trial in trials
         for wanted, executed in zip(trial.wanted, trial.executed, strict=True)
     ]
-    assert 0.2 < np.mean(differ) < 0.5
+    assert 0.2 < np.mean(differ) < 0.35
 
 
 def test_without_pushes_it_does_what_it_wants() -> None:
