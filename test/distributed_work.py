@@ -26,6 +26,11 @@ def square(number: int) -> int:
     return number * number
 
 
+def large(number: int) -> bytes:
+    """More than goes through a pipe at once."""
+    return bytes(30_000_000)
+
+
 def late_square(number: int) -> int:
     """Even numbers take longer, so that results end in another order than the tasks'."""
     if number % 2 == 0:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -60,6 +61,20 @@ def test_tasks_without_end_are_begun_a_few_ahead(workers: Workers, tmp_path: Pat
     with closing(workers.map(work.square, tasks(), work.prepare, (str(tmp_path),))) as found:
         assert list(islice(found, 5)) == [0, 1, 4, 9, 16]
     assert len(drawn) <= 5 + 2 * workers.count
+
+
+def test_work_can_be_given_up_while_results_are_on_their_way(tmp_path: Path) -> None:
+    def give_up() -> None:
+        for _ in range(6):
+            with open_workers(2) as workers:
+                with closing(workers.map(work.large, count(), work.prepare, arguments)) as found:
+                    next(found)
+
+    arguments = (str(tmp_path),)
+    trial = threading.Thread(target=give_up, daemon=True)
+    trial.start()
+    trial.join(60.0)
+    assert not trial.is_alive()
 
 
 def test_the_task_of_a_dead_worker_is_done_again(workers: Workers, tmp_path: Path) -> None:

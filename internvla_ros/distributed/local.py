@@ -116,10 +116,15 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 class _Process:
-    """What this process, being a worker, is there for."""
+    """What this process, being a worker, is there for.
+
+    `between` is held but while a task is worked on: whoever has it knows that no result is on its
+    way to the parent.
+    """
 
     job: Job | None = None
     prepared = False
+    between = threading.Lock()
 
 
 def _start_worker(job: Job, ended: connection.Connection) -> None:
@@ -131,8 +136,12 @@ def _start_worker(job: Job, ended: connection.Connection) -> None:
 
     def follow() -> None:
         connection.wait([parent.sentinel, ended])
+        # A parent that has got half of a result waits for the rest of it for ever.
+        while not _Process.between.acquire(timeout=0.1) and parent.is_alive():
+            pass
         os._exit(1)
 
+    _Process.between.acquire()
     threading.Thread(target=follow, daemon=True).start()
     _Process.job = job
 
@@ -141,7 +150,11 @@ def _work(task: Any) -> Any:
     """A task's result; what `prepare` raises is told like what the function raises."""
     job = _Process.job
     assert job is not None
-    if not _Process.prepared:
-        job.prepare(*job.arguments)
-        _Process.prepared = True
-    return job.function(task)
+    _Process.between.release()
+    try:
+        if not _Process.prepared:
+            job.prepare(*job.arguments)
+            _Process.prepared = True
+        return job.function(task)
+    finally:
+        _Process.between.acquire()

@@ -52,7 +52,9 @@ class Operator:
     def wait(self, condition: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < deadline, f"waited {PATIENCE} s for {what} in vain"
+            assert time.monotonic() < deadline, (
+                f"waited {PATIENCE} s for {what} in vain; joints {self.joints}, faults {self.faults}"
+            )
             rclpy.spin_once(self.node, timeout_sec=0.02)
 
     def call(self, service: str) -> Any:
