@@ -67,8 +67,9 @@ def test_work_can_be_given_up_while_results_are_on_their_way(tmp_path: Path) -> 
     def give_up() -> None:
         for _ in range(6):
             with open_workers(2) as workers:
-                with closing(workers.map(work.large, count(), work.prepare, arguments)) as found:
-                    next(found)
+                found = workers.map(work.large, count(), work.prepare, arguments)
+                next(found)
+                found.close()
 
     arguments = (str(tmp_path),)
     trial = threading.Thread(target=give_up, daemon=True)

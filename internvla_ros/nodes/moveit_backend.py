@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
+from action_msgs.msg import GoalInfo
+from action_msgs.srv import CancelGoal
 from numpy.typing import NDArray
 from rclpy.action import ActionClient, ActionServer, CancelResponse, GoalResponse
 from rclpy.action.client import ClientGoalHandle
 from rclpy.action.server import ServerGoalHandle
+from rclpy.client import Client
 from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
@@ -39,6 +45,8 @@ from internvla_ros.robots.embodiment import Embodiment
 
 _CONTROL_FAILED = -4
 _WATCH = 0.5  # s between looks at move_group
+_ANSWER_TIME = 3.0  # s for move_group to take a goal; DDS may lose an answer while peers are found
+_TRIES = 3
 _Result = MoveTo.Result
 
 
@@ -78,6 +86,7 @@ class MoveItBackend:
         self._messages = PlanningMessages()
         name = declare(node, MoveItConfig).move_action
         self._client = ActionClient(node, self._messages.action, name)
+        self._canceller = node.create_client(CancelGoal, f"{name}/_action/cancel_goal")
         self._name = node.resolve_topic_name(name)
         self._motion: _Motion | None = None
         node.create_timer(_WATCH, self._watch)
@@ -145,13 +154,16 @@ class MoveItBackend:
         header.stamp = self._node.get_clock().now().to_msg()
         goals = [(plan, self._messages.goal(plan, header)) for plan in plans]
         retreat = Target(goal.target) is Target.RECOVER and len(goals) > 1
-        self._motion = _Motion(self._client, handle, goals, retreat, self._on_end)
+        clients = self._client, self._canceller
+        self._motion = _Motion(clients, handle, goals, retreat, self._on_end)
         self._motion.next()
 
     def _watch(self) -> None:
-        """A move_group that has gone never answers."""
+        """A move_group that has gone never answers, and what it says may be lost."""
         if self._motion is not None and not self.planner_is_there:
-            self._on_end(_Result.EXECUTION_FAILED, f"{self._name} went away")
+            self._on_end(self._motion, _Result.EXECUTION_FAILED, f"{self._name} went away")
+        elif self._motion is not None:
+            self._motion.insist(time.monotonic())
 
     def _plans(self, goal: Any) -> list[PlanGoal]:
         target = Target(goal.target)
@@ -168,9 +180,9 @@ class MoveItBackend:
             self._motion.cancel("on request")
         return CancelResponse.ACCEPT
 
-    def _on_end(self, code: int, message: str) -> None:
-        motion, self._motion = self._motion, None
-        if motion is not None:
+    def _on_end(self, motion: _Motion, code: int, message: str) -> None:
+        if motion is self._motion:
+            self._motion = None
             _finish(motion.handle, code, message)
 
 
@@ -195,36 +207,70 @@ class MeasuredTip:
             self._joints = self._joints if reading is None else reading.positions
 
 
+@dataclass(frozen=True, eq=False)
+class _Asked:
+    """A request to move_group that has not been answered: how many tries it took, and when."""
+
+    goal: Any
+    info: GoalInfo
+    time: float  # s, monotonic
+    tries: int
+
+
 class _Motion:
     """One goal of `move_to` on its way: its requests to move_group, one after the other."""
 
     def __init__(
         self,
-        client: ActionClient,
+        clients: tuple[ActionClient, Client],
         handle: ServerGoalHandle,
         goals: list[tuple[PlanGoal, Any]],
         optional_first: bool,
-        end: Callable[[int, str], None],
+        end: Callable[[_Motion, int, str], None],
     ) -> None:
         """
         Args:
+            clients: of move_group's action, and of the service that cancels its goals.
             goals: requests, tried until one succeeds.
             optional_first: the first is to be tried, and the second after it in any case.
-            end: takes the error code of MoveTo and a line of text, once.
+            end: takes this, the error code of MoveTo and a line of text.
         """
         self.handle = handle
-        self._client = client
+        self._client, self._canceller = clients
         self._goals = goals
         self._optional_first = optional_first
         self._end = end
+        self._asked: _Asked | None = None
         self._running: ClientGoalHandle | None = None
         self._cancelled = ""
 
     def next(self) -> None:
         """Send the next request."""
         _, goal = self._goals.pop(0)
-        sent = self._client.send_goal_async(goal, feedback_callback=self._on_feedback)
-        sent.add_done_callback(self._on_answer)
+        self._ask(goal, 1)
+
+    def insist(self, now: float) -> None:
+        """Take back a request that was not answered in time, and send it again."""
+        asked = self._asked
+        if asked is None or now - asked.time < _ANSWER_TIME:
+            return
+        # It may be under way all the same.
+        self._canceller.call_async(CancelGoal.Request(goal_info=asked.info))
+        if self._cancelled:
+            self._end(self, _Result.CANCELLED, f"cancelled: {self._cancelled}")
+        elif asked.tries == _TRIES:
+            text = f"move_group did not answer within {_ANSWER_TIME:g} s, asked {_TRIES} times"
+            self._end(self, _Result.EXECUTION_FAILED, text)
+        else:
+            self._ask(asked.goal, asked.tries + 1)
+
+    def _ask(self, goal: Any, tries: int) -> None:
+        info = GoalInfo()
+        info.goal_id.uuid = list(uuid4().bytes)
+        asked = _Asked(goal, info, time.monotonic(), tries)
+        self._asked = asked
+        sent = self._client.send_goal_async(goal, self._on_feedback, info.goal_id)
+        sent.add_done_callback(partial(self._on_answer, asked))
 
     def cancel(self, reason: str) -> None:
         """Stop moving; the end follows when move_group has stopped."""
@@ -236,10 +282,15 @@ class _Motion:
         if self.handle.is_active:
             self.handle.publish_feedback(MoveTo.Feedback(phase=message.feedback.state))
 
-    def _on_answer(self, future: Future) -> None:
+    def _on_answer(self, asked: _Asked, future: Future) -> None:
         handle: ClientGoalHandle = future.result()
+        if asked is not self._asked:  # too late
+            if handle.accepted:
+                handle.cancel_goal_async()
+            return
+        self._asked = None
         if not handle.accepted:
-            return self._end(_Result.PLANNING_FAILED, "move_group refused the goal")
+            return self._end(self, _Result.PLANNING_FAILED, "move_group refused the goal")
         self._running = handle
         handle.get_result_async().add_done_callback(self._on_result)
         if self._cancelled:
@@ -250,14 +301,15 @@ class _Motion:
         text = meaning(error.val, error.message)
         self._running = None
         if self._cancelled:
-            return self._end(_Result.CANCELLED, f"cancelled: {self._cancelled}")
+            return self._end(self, _Result.CANCELLED, f"cancelled: {self._cancelled}")
         first, self._optional_first = self._optional_first, False
         if self._goals and (first or error.val != SUCCESS):
             return self.next()
         if error.val == SUCCESS:
-            return self._end(_Result.NONE, text)
+            return self._end(self, _Result.NONE, text)
         failed = error.val == _CONTROL_FAILED
-        return self._end(_Result.EXECUTION_FAILED if failed else _Result.PLANNING_FAILED, text)
+        code = _Result.EXECUTION_FAILED if failed else _Result.PLANNING_FAILED
+        return self._end(self, code, text)
 
 
 def _finish(handle: ServerGoalHandle, code: int, message: str) -> None:

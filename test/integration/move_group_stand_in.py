@@ -3,7 +3,8 @@
 It refuses what MoveIt would misread: a start state or scene that is not a difference, a speed of 0
 (which MoveIt takes for 1), a group it does not know. It "moves" for some tenths of a second, then
 publishes joint states at the goal. Poses beyond 0.6 m have NO_IK_SOLUTION. Where the parameter
-`stuck` is set, only a pose can be planned (START_STATE_IN_COLLISION), and frees it.
+`stuck` is set, only a pose can be planned (START_STATE_IN_COLLISION), and frees it. With `slow` it
+takes the first goal after as many seconds.
 
 With the parameter `robot_description`, as a graph starts move_group, it moves a robot's joints
 through its joint_trajectory_controller (`robot` is its name), and is done when the joint states say
@@ -13,15 +14,17 @@ that they are there. It has one planner, and no scene.
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 import numpy as np
 import rclpy
 from moveit_msgs.action import MoveGroup
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
@@ -36,13 +39,15 @@ class MoveGroupStandIn(Node):
     def __init__(self) -> None:
         super().__init__("move_group", automatically_declare_parameters_from_overrides=True)
         self.stuck = self.has_parameter("stuck") and bool(self.get_parameter("stuck").value)
+        self.slow = float(self.get_parameter("slow").value) if self.has_parameter("slow") else 0.0
         self.arm: Any = None
         if self.has_parameter("robot_description"):
             from arm_stand_in import ArmStandIn  # takes its time to import
 
             self.arm = ArmStandIn(self, "joint_states", "arm_controller/joint_trajectory")
         self.joints = self.create_publisher(JointState, "joint_states", 10)
-        self.requests = self.create_publisher(JointState, "~/requests", 10)
+        kept = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self.requests = self.create_publisher(JointState, "~/requests", kept)
         self.ending: Future | None = None
         self.create_timer(0.02, self.end_cycle)
         self.server = ActionServer(
@@ -50,8 +55,14 @@ class MoveGroupStandIn(Node):
             MoveGroup,
             "move_action",
             execute_callback=self.execute,
+            goal_callback=self.take,
             cancel_callback=lambda _: CancelResponse.ACCEPT,
         )
+
+    def take(self, goal: MoveGroup.Goal) -> GoalResponse:
+        time.sleep(self.slow)
+        self.slow = 0.0
+        return GoalResponse.ACCEPT
 
     async def execute(self, handle: ServerGoalHandle) -> MoveGroup.Result:
         goal = handle.request

@@ -53,7 +53,7 @@ class Operator:
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < deadline, (
-                f"waited {PATIENCE} s for {what} in vain; joints {self.joints}, faults {self.faults}"
+                f"waited for {what} in vain; faults {self.faults}, joints {self.joints}"
             )
             rclpy.spin_once(self.node, timeout_sec=0.02)
 

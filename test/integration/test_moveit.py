@@ -20,6 +20,7 @@ from backend_bench import Bench, bench
 from internvla_ros.action import MoveTo
 from rclpy.action import ActionClient
 from rclpy.action.client import ClientGoalHandle
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 
@@ -39,7 +40,8 @@ class Planned:
         self.requests: list[JointState] = []
         self.joints: dict[str, float] = {}
         node = made.node
-        node.create_subscription(JointState, "move_group/requests", self.requests.append, 10)
+        kept = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        node.create_subscription(JointState, "move_group/requests", self.requests.append, kept)
         node.create_subscription(JointState, "joint_states", self.on_joints, 10)
         self.client = ActionClient(node, MoveTo, "move_to")
 
@@ -91,7 +93,7 @@ def test_the_arm_goes_to_its_ready_pose_and_to_a_pose(planned: Planned) -> None:
     assert np.allclose(reached, robot.ready)
     assert planned.requests[0].position[0] == pytest.approx(0.5)
     assert planned.move(MoveTo.Goal.POSE, here(planned)).error_code == MoveTo.Result.NONE
-    assert planned.requests[1].name[0] == robot.tip_frame
+    assert planned.requests[-1].name[0] == robot.tip_frame
 
 
 def test_what_cannot_be_is_told_before_move_group_is_asked(planned: Planned) -> None:
@@ -132,7 +134,7 @@ def test_recovery_goes_up_first_then_slowly_to_the_ready_pose() -> None:
         made.wait(lambda: bool(planned.joints), "joint states", lambda: states.publish(state))
         done = planned.move(MoveTo.Goal.RECOVER, speed=1.0)
         assert done.error_code == MoveTo.Result.NONE, done.message
-        retreat, ready = planned.requests[1:]
+        retreat, ready = planned.requests[-2:]
         assert retreat.name[0] == robot.tip_frame
         assert ready.name[:-1] == list(robot.joints)
         assert ready.position[0] == pytest.approx(0.3)
@@ -179,6 +181,14 @@ def test_an_arm_that_is_told_to_stop_does_and_is_not_moved_while_it_may_not(
     assert done.message == "the arm may not be moved: emergency stop by topic"
     planned.bench.hindrance = ""
     assert planned.move(MoveTo.Goal.READY).error_code == MoveTo.Result.NONE
+
+
+def test_a_goal_that_is_not_answered_is_taken_back_and_sent_again() -> None:
+    with bench("moveit", "move_group_stand_in.py", "--ros-args", "-p", "slow:=4.0") as made:
+        planned = Planned(made)
+        planned.ready()
+        done = planned.move(MoveTo.Goal.READY)
+        assert (done.error_code, done.message) == (MoveTo.Result.NONE, "done")
 
 
 def test_a_move_group_that_dies_ends_the_motion(planned: Planned) -> None:
