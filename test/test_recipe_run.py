@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from tiny_training import RECIPE, write_recipe
 
 from internvla_ros.model.policy import Policy
 from internvla_ros.train.ablation import Ablation, table
+from internvla_ros.train.card import Evidence, model_card
 from internvla_ros.train.guidance import guided
 from internvla_ros.train.pipeline import Machine, Pipeline
 from internvla_ros.train.recipe import load_recipe
@@ -52,7 +54,7 @@ def test_a_whole_recipe_runs_and_is_not_run_again(
         "actor",
         "stage2",
         "grounding widowx",
-        "tabletop widowx",
+        "tabletop widowx simple",
         "export",
     ]
     assert pipeline.run()
@@ -99,10 +101,41 @@ def test_arms_differ_in_guidance_alone(recipe: Recipe) -> None:
     assert full.stage2.loop.seed == 3 and full.stage1 is not None and full.stage1.loop.seed == 3
 
 
-def report(path: Path, **results: Any) -> None:
+def test_each_robot_is_measured_once_on_every_suite(recipe: Recipe, tmp_path: Path) -> None:
+    (first,) = recipe.data.sets
+    sets = (first, replace(first, name="tasks"), replace(first, name="arm", robot="franka_panda"))
+    several = replace(
+        recipe,
+        data=replace(recipe.data, sets=sets),
+        evaluation=replace(recipe.evaluation, suites=("simple", "clutter")),
+    )
+    names = [name for name, _ in Pipeline(several, tmp_path, QUIET).steps()]
+    assert [name for name in names if name.startswith("tabletop")] == [
+        "tabletop widowx simple",
+        "tabletop widowx clutter",
+        "tabletop arm simple",
+        "tabletop arm clutter",
+    ]
+
+
+def test_a_card_counts_what_is_alike_together(recipe: Recipe, tmp_path: Path) -> None:
+    counts = {"a_simple": (3, 4), "b_simple": (1, 4), "a_clutter": (2, 4)}
+    paths = []
+    for name, (successes, trials) in counts.items():
+        settings = {"suite": "clutter"} if name.endswith("clutter") else {}
+        paths.append(tmp_path / name / "report.json")
+        report(paths[-1], settings, success=count(successes, trials))
+    card = model_card(Evidence(recipe, tmp_path, {}, tuple(paths)))
+    assert "| all of tabletop simple: success | 4/8 = 50.0 %" in card
+    assert "| a clutter: success | 2/4 = 50.0 %" in card and "all of tabletop clutter" not in card
+
+
+def report(path: Path, settings: dict[str, Any], **results: Any) -> None:
     """A report as an evaluation writes it."""
     path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"results": results}))
+    path.write_text(
+        json.dumps({"benchmark": "tabletop", "settings": settings, "results": results})
+    )
 
 
 def count(successes: int, trials: int) -> dict[str, Any]:
@@ -114,7 +147,7 @@ def test_the_table_pools_seeds_and_states_intervals(recipe: Recipe, tmp_path: Pa
     for seed, (good, bad) in enumerate([(70, 40), (60, 35), (65, 45)]):
         for arm, won in (("full", good), ("none", bad)):
             folder = tmp_path / f"seed_{seed}" / arm / "evaluation" / "tabletop_widowx"
-            report(folder / "report.json", success=count(won, 100), jerk=1.0)
+            report(folder / "report.json", {}, success=count(won, 100), jerk=1.0)
     said = ablation.write()
     assert said == table(ablation.results()) == (tmp_path / "ablation.md").read_text().rstrip()
     assert (

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from internvla_ros.evaluate.report import Proportion
-from internvla_ros.train.settings import Recipe
+from internvla_ros.train.settings import SIMPLE, Recipe
 
 SHOWN = ("success", "grasp", "IoU", "inside", "trace", "point error")
 """Parts of the names of results that a card shows."""
@@ -89,13 +89,28 @@ def _training(evidence: Evidence) -> list[str]:
 def _measured(reports: tuple[Path, ...]) -> list[str]:
     if not reports:
         return ["Nothing."]
+    contents = {path.parent.name: json.loads(path.read_text()) for path in reports}
     lines = ["| what | measured (95 % Wilson interval where counted) |", "|---|---|"]
-    for path in reports:
-        content = json.loads(path.read_text())
+    lines += [f"| {what} | {_words(value)} |" for what, value in _pooled(list(contents.values()))]
+    for title, content in contents.items():
         for name, value in content["results"].items():
             if any(part in name for part in SHOWN):
-                lines.append(f"| {path.parent.name.replace('_', ' ')}: {name} | {_words(value)} |")
+                lines.append(f"| {title.replace('_', ' ')}: {name} | {_words(value)} |")
     return lines
+
+
+def _pooled(contents: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Any]]:
+    """What was counted in several reports of one kind, as one count."""
+    groups: dict[tuple[str, str, str], list[Mapping[str, int]]] = {}
+    for content in contents:
+        suite = content["settings"].get("suite", "")
+        for name, value in content["results"].items():
+            if isinstance(value, Mapping) and "successes" in value:
+                groups.setdefault((content["benchmark"], suite, name), []).append(value)
+    for (benchmark, suite, name), counts in groups.items():
+        if len(counts) > 1 and any(part in name for part in SHOWN):
+            pooled = {key: sum(c[key] for c in counts) for key in ("successes", "trials")}
+            yield f"all of {benchmark} {suite or SIMPLE}: {name}", pooled
 
 
 def _words(value: Any) -> str:

@@ -33,7 +33,7 @@ from internvla_ros.train.card import Evidence, model_card
 from internvla_ros.train.errors import TrainingError
 from internvla_ros.train.job import Job, Options
 from internvla_ros.train.loop import LATEST
-from internvla_ros.train.settings import DataSet, Recipe, Stage
+from internvla_ros.train.settings import SIMPLE, DataSet, Recipe, Stage
 
 INTERRUPTED = 130
 PROGRESS, POLICY, EVALUATION = "progress.json", "policy", "evaluation"
@@ -112,9 +112,10 @@ class Pipeline:
             steps.append((stage, partial(self._train, stage)))
         for entry in made if self.recipe.evaluation.frames else ():
             steps.append((f"grounding {entry.name}", partial(self._grounding, entry)))
-        for entry in made if self.recipe.evaluation.scenes else ():
-            for suite in self.recipe.evaluation.suites or ("",):
-                name = f"tabletop {entry.name} {suite}".strip()
+        robots = {entry.robot: entry for entry in reversed(made)}  # the first set of each
+        for entry in reversed(robots.values()) if self.recipe.evaluation.scenes else ():
+            for suite in self.recipe.evaluation.suites or (SIMPLE,):
+                name = f"tabletop {entry.name} {suite}"
                 steps.append((name, partial(self._tabletop, entry, suite)))
         steps.append(("export", self._export))
         return steps
@@ -212,7 +213,7 @@ class Pipeline:
             "--workers": self.machine.workers,
             "--out": self.report("tabletop", entry, suite).parent,
         }
-        more = ["--suite", suite] if suite else []
+        more = [] if suite == SIMPLE else ["--suite", suite]
         return self._timed(evaluate_cli, ["tabletop", *_flat(options), "--resume", *more])
 
     def _export(self) -> bool:
@@ -243,6 +244,8 @@ class Pipeline:
             over.set()
             os.kill(os.getpid(), signal.SIGINT)
 
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what ends in &
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         left = self.deadline - time.monotonic()
         timer = threading.Timer(left, interrupt) if math.isfinite(left) else None
         try:

@@ -20,6 +20,8 @@ Decay = Literal["linear", "cosine"]
 Stage = Literal["stage1", "actor", "stage2"]
 STAGES: tuple[Stage, ...] = ("stage1", "actor", "stage2")
 Guidance = Literal["none", "stage1", "full"]
+SIMPLE = "simple"
+"""What an evaluation calls the scenes that are of no suite."""
 
 
 def within(default: Any, low: float = 0.0, high: float = math.inf) -> Any:
@@ -215,7 +217,8 @@ class EvaluationConfig:
     """Closed-loop scenes a robot."""
     seed: int = within(7)
     suites: tuple[str, ...] = ()
-    """Suites of tasks of many families; none: "put the A on/in the B" alone."""
+    """Suites of tasks of many families; "simple", which is the default, is "put the A on/in the B"
+    alone."""
     frames: int = within(200)
     """Held-out frames a robot whose boxes and points are compared."""
     max_seconds: float = within(25.0)
