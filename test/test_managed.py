@@ -194,7 +194,7 @@ def test_a_node_answers_while_it_loads(
     assert answer.result().success
     assert slow.state() == "inactive"
     assert slow.change("activate")
-    slow.wait(lambda: "at work" in slow.health)
+    slow.wait(lambda: "at work" in slow.health and "active" in slow.events)
     assert slow.events == ["configuring", "inactive", "activating", "active"]
 
 
