@@ -31,22 +31,9 @@ run() {
 if [ $# -eq 0 ]; then
   run lint "$root/scripts/lint.sh"
 fi
-tests() {
-  python -m pytest "$@" && return
-  # Nothing but tests of processes that did not find each other in time on a busy machine? A whole
-  # run then gives those a second chance, alone, and says so; like colcon's --retest-until-pass.
-  [ $# -eq 0 ] || return 1
-  local others=0
-  python -m pytest --last-failed -m "not integration" --collect-only >/dev/null 2>&1 || others=$?
-  [ $others -eq 5 ] || return 1 # 5: no such test
-  say "tests of processes failed: these once more, alone"
-  python -m pytest --last-failed -m integration || return 1
-  second=" (those above at the second attempt)"
-}
-second=
-run tests tests "$@"
+run tests python -m pytest "$@"
 
 if [ ${#failed[@]} -gt 0 ]; then
   fail "failed: ${failed[*]} (${SECONDS} s)"
 fi
-say "all passed$second in $SECONDS s"
+say "all passed in $SECONDS s"
