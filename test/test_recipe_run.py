@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ import pytest
 from tiny_training import RECIPE, write_recipe
 
 from internvla_ros.model.policy import Policy
+from internvla_ros.sim import cli as generate_cli
 from internvla_ros.train.ablation import Ablation, table
 from internvla_ros.train.card import Evidence, model_card
+from internvla_ros.train.errors import TrainingError
 from internvla_ros.train.guidance import guided
 from internvla_ros.train.pipeline import Machine, Pipeline
 from internvla_ros.train.recipe import load_recipe
@@ -103,7 +107,7 @@ def test_arms_differ_in_guidance_alone(recipe: Recipe) -> None:
 
 def test_each_robot_is_measured_once_on_every_suite(recipe: Recipe, tmp_path: Path) -> None:
     (first,) = recipe.data.sets
-    sets = (first, replace(first, name="tasks"), replace(first, name="arm", robot="franka_panda"))
+    sets = (first, replace(first, name="arm", robot="franka_panda"), replace(first, name="tasks"))
     several = replace(
         recipe,
         data=replace(recipe.data, sets=sets),
@@ -116,6 +120,31 @@ def test_each_robot_is_measured_once_on_every_suite(recipe: Recipe, tmp_path: Pa
         "tabletop arm simple",
         "tabletop arm clutter",
     ]
+
+
+def test_a_suite_that_there_is_not_is_told_before_anything_is_made(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    wrong = replace(recipe, evaluation=replace(recipe.evaluation, suites=("simple", "clutered")))
+    with pytest.raises(TrainingError, match="there is no clutered; there are simple, seen"):
+        Pipeline(wrong, tmp_path, QUIET)
+
+
+def test_the_time_is_kept_where_a_shell_had_ctrl_c_ignored(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def forever(_: object) -> int:
+        threading.Event().wait(60.0)
+        return 0
+
+    monkeypatch.setattr(generate_cli, "run", forever)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        pipeline = Pipeline(recipe, tmp_path, replace(QUIET, minutes=0.005))
+        assert not pipeline.run()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert not json.loads((tmp_path / "progress.json").read_text())["steps"]["data widowx"]["done"]
 
 
 def test_a_card_counts_what_is_alike_together(recipe: Recipe, tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ import torch
 
 from internvla_ros.evaluate import cli as evaluate_cli
 from internvla_ros.sim import cli as generate_cli
+from internvla_ros.sim.splits import SPLITS
 from internvla_ros.train.card import Evidence, model_card
 from internvla_ros.train.errors import TrainingError
 from internvla_ros.train.job import Job, Options
@@ -79,6 +80,12 @@ class Pipeline:
         self.root = data or out
         self.stage1, self.points = stage1, points
         self.deadline = time.monotonic() + 60 * machine.minutes
+        unknown = set(recipe.evaluation.suites) - {SIMPLE, *SPLITS}
+        if unknown:  # not after hours of training
+            raise TrainingError(
+                f"evaluation.suites: there is no {', '.join(sorted(unknown))}; "
+                f"there are {', '.join((SIMPLE, *SPLITS))}"
+            )
 
     def run(self) -> bool:
         """Do what is left; False where the time was over before all was done."""
@@ -112,8 +119,10 @@ class Pipeline:
             steps.append((stage, partial(self._train, stage)))
         for entry in made if self.recipe.evaluation.frames else ():
             steps.append((f"grounding {entry.name}", partial(self._grounding, entry)))
-        robots = {entry.robot: entry for entry in reversed(made)}  # the first set of each
-        for entry in reversed(robots.values()) if self.recipe.evaluation.scenes else ():
+        robots: dict[str, DataSet] = {}
+        for entry in made:
+            robots.setdefault(entry.robot, entry)
+        for entry in robots.values() if self.recipe.evaluation.scenes else ():
             for suite in self.recipe.evaluation.suites or (SIMPLE,):
                 name = f"tabletop {entry.name} {suite}"
                 steps.append((name, partial(self._tabletop, entry, suite)))
