@@ -254,8 +254,7 @@ class _Motion:
         asked = self._asked
         if asked is None or now - asked.time < _ANSWER_TIME:
             return
-        # It may be under way all the same.
-        self._canceller.call_async(CancelGoal.Request(goal_info=asked.info))
+        self._take_back(asked)
         if self._cancelled:
             self._end(self, _Result.CANCELLED, f"cancelled: {self._cancelled}")
         elif asked.tries == _TRIES:
@@ -277,6 +276,12 @@ class _Motion:
         self._cancelled = self._cancelled or reason
         if self._running is not None:
             self._running.cancel_goal_async()
+        elif self._asked is not None:
+            self._take_back(self._asked)
+
+    def _take_back(self, asked: _Asked) -> None:
+        """Cancel a request that was not answered: it may be under way all the same."""
+        self._canceller.call_async(CancelGoal.Request(goal_info=asked.info))
 
     def _on_feedback(self, message: Any) -> None:
         if self.handle.is_active:

@@ -93,7 +93,7 @@ def test_the_arm_goes_to_its_ready_pose_and_to_a_pose(planned: Planned) -> None:
     assert np.allclose(reached, robot.ready)
     assert planned.requests[0].position[0] == pytest.approx(0.5)
     assert planned.move(MoveTo.Goal.POSE, here(planned)).error_code == MoveTo.Result.NONE
-    assert planned.requests[-1].name[0] == robot.tip_frame
+    assert planned.requests[1].name[0] == robot.tip_frame
 
 
 def test_what_cannot_be_is_told_before_move_group_is_asked(planned: Planned) -> None:
@@ -134,7 +134,7 @@ def test_recovery_goes_up_first_then_slowly_to_the_ready_pose() -> None:
         made.wait(lambda: bool(planned.joints), "joint states", lambda: states.publish(state))
         done = planned.move(MoveTo.Goal.RECOVER, speed=1.0)
         assert done.error_code == MoveTo.Result.NONE, done.message
-        retreat, ready = planned.requests[-2:]
+        retreat, ready = planned.requests[1:]
         assert retreat.name[0] == robot.tip_frame
         assert ready.name[:-1] == list(robot.joints)
         assert ready.position[0] == pytest.approx(0.3)
@@ -189,6 +189,16 @@ def test_a_goal_that_is_not_answered_is_taken_back_and_sent_again() -> None:
         planned.ready()
         done = planned.move(MoveTo.Goal.READY)
         assert (done.error_code, done.message) == (MoveTo.Result.NONE, "done")
+
+
+def test_a_motion_is_cancelled_before_its_goal_is_answered() -> None:
+    with bench("moveit", "move_group_stand_in.py", "--ros-args", "-p", "slow:=2.0") as made:
+        planned = Planned(made)
+        planned.ready()
+        handle = planned.send(MoveTo.Goal.READY)
+        planned.done(handle.cancel_goal_async(), "the cancellation")
+        assert planned.result(handle).error_code == MoveTo.Result.CANCELLED
+        assert planned.joints == {}
 
 
 def test_a_move_group_that_dies_ends_the_motion(planned: Planned) -> None:
