@@ -232,11 +232,10 @@ class ChunkExecutor:
         if lived > chunk.duration - 0.5 * _SLOWING:
             late = f"late: {lived:.2f} s of its {chunk.duration:.2f} s are past"
             return Verdict(False, f"chunk {chunk.sequence}: {late}")
-        anchor = seen.measured if self._convention.anchor == "measured" else seen.commanded
         within, shortened_steps = shortened(
             chunk, self._step_speed * chunk.dt, self._step_turn * chunk.dt
         )
-        self._follow(within, anchor, seen.progress, now)
+        self._follow(within, seen, now)
         return Verdict(True, shortened=shortened_steps)
 
     def progress(self, now: float) -> tuple[int, float] | None:
@@ -326,17 +325,23 @@ class ChunkExecutor:
             now - self._newest.stamp,
         )
 
-    def _follow(self, chunk: Chunk, anchor: Pose, start: float, now: float) -> None:
-        """Switch to a chunk whose first step begins at `start` on the path's clock."""
+    def _follow(self, chunk: Chunk, seen: _Record, now: float) -> None:
+        """Switch to a chunk whose first step begins at the moment `seen`.
+
+        Where deltas add to the measured pose, the path yet begins at the commanded one, which the
+        arm trails: it must not be called back by as much with every chunk.
+        """
         if self._motion is None or now >= self._motion.brake:
             self._predictions.clear()
         self._predictions.append(
-            ensemble.Prediction(start, chunk.dt, np.array(chunk.actions, dtype=np.float64))
+            ensemble.Prediction(seen.progress, chunk.dt, np.array(chunk.actions, dtype=np.float64))
         )
         del self._predictions[: -self._horizon]
         actions = ensemble.blend(self._predictions, self._blend, self._convention.rotation)
-        poses = integrate(anchor, actions, self._convention)
-        path = Path(start, chunk.dt, poses, actions[:, 6])
+        measured = self._convention.anchor == "measured"
+        anchor = seen.measured if measured else seen.commanded
+        _, *poses = integrate(anchor, actions, self._convention)
+        path = Path(seen.progress, chunk.dt, [seen.commanded, *poses], actions[:, 6])
         clock = self._executed(now)
         motion = _Motion(path, now, clock, self._rate, math.inf, self._fade(path, clock, now))
         self._motion = self._until(motion, chunk, now)
