@@ -26,7 +26,7 @@ os.environ.setdefault("LP_NUM_THREADS", "1")
 
 from internvla_ros.evaluate.libero.environment import default_folder
 from internvla_ros.robots.embodiment import load_embodiment
-from internvla_ros.sim.engine import PICTURE
+from internvla_ros.sim.engine import recorded_size
 from internvla_ros.sim.task_data import Maker, TaskOrder
 from internvla_ros.sim.task_frames import CAMERAS
 
@@ -55,8 +55,9 @@ def ours(maker: Maker, first: int, episodes: int) -> dict[str, Any]:
 def theirs(python: Path, episodes: int) -> dict[str, Any]:
     """What as many episodes of robosuite's cost."""
     rate = load_embodiment(ROBOT).policy_rate
+    width, height = recorded_size(load_embodiment(ROBOT), "front")
     command = [str(python), str(THEIRS), "--episodes", str(episodes), "--rate", str(rate)]
-    command += ["--width", str(PICTURE[0]), "--height", str(PICTURE[1])]
+    command += ["--width", str(width), "--height", str(height)]
     environment = {**os.environ, "MUJOCO_GL": "osmesa"}
     said = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     return dict(json.loads(said.stdout.splitlines()[-1]))
@@ -83,7 +84,8 @@ def main() -> None:
         other = theirs(args.environment / "bin" / "python", args.robosuite_episodes)
         found["rounds"].append((mine, other))
         print(f"round {number + 1}: ours {mine}, robosuite {other}", flush=True)
-    print(f"\n{'one core, ' + str(PICTURE[0]) + 'x' + str(PICTURE[1]):24}ours  robosuite  ratio")
+    width, height = recorded_size(load_embodiment(ROBOT), "front")
+    print(f"\n{f'one core, {width}x{height}':24}ours  robosuite  ratio")
     for clock, said in (("cpu", "processor"), ("wall", "clock")):
         for index, unit in enumerate(("frames/s", "episodes/min")):
             pairs = [

@@ -15,15 +15,16 @@ from internvla_ros.motion.se3 import Pose, rot6d_to_matrix, rpy_to_matrix
 from internvla_ros.robots.embodiment import EmbodimentError, load_embodiment
 from internvla_ros.sim import generate as generating
 from internvla_ros.sim.engine import (
-    PICTURE,
     PUSHES,
     QUIET,
     Noise,
     RolloutError,
     action_between,
     observe,
+    recorded_size,
     rollout,
 )
+from internvla_ros.sim.expert import SHARE, SPEED
 from internvla_ros.sim.generate import (
     episode_seed,
     generate,
@@ -61,7 +62,7 @@ def test_one_seed_gives_one_episode_bit_for_bit(world: World) -> None:
 
 def test_an_episode_is_what_it_says(world: World) -> None:
     episode = make_episode(world, 1, PUSHES)
-    width, height = PICTURE
+    width, height = recorded_size(ROBOT, "front")
     assert episode.success and episode.seed == 1
     assert set(episode.images) == {"front", "wrist"}
     assert episode.images["front"].shape == (len(episode), height, width, 3)
@@ -86,6 +87,27 @@ def test_without_pushes_the_actions_add_up_to_the_way_of_the_tip(world: World) -
         pose = Pose(pose.position + row[:3], turned)
     np.testing.assert_allclose(pose.position, episode.state[-1, :3], atol=0.01)
     np.testing.assert_allclose(pose.rotation, rot6d_to_matrix(episode.state[-1, 3:9]), atol=0.02)
+
+
+def test_pictures_are_recorded_as_the_camera_sees() -> None:
+    assert recorded_size(ROBOT, "front") == (320, 240)
+    google = load_embodiment("google_robot")
+    assert recorded_size(google, "front") == (320, 256)
+    assert recorded_size(google, "wrist") == (320, 240)
+
+
+def test_actions_that_add_to_the_measured_pose_lead_on_from_where_the_arm_is() -> None:
+    google = load_embodiment("google_robot")
+    assert google.action.anchor == "measured"
+    scene = sample_scene(np.random.default_rng(3), google)
+    episode = rollout(World(google), scene, np.random.default_rng(3), QUIET)
+    wanted = episode.state[:, :3] + episode.action[:, :3]
+    farthest = SHARE * google.tip_limits.speed / google.policy_rate
+    farthest = min(SPEED / google.policy_rate, farthest)
+    steps = np.linalg.norm(np.diff(wanted, axis=0), axis=1)
+    assert steps.max() < farthest + 1e-9
+    trailed = np.linalg.norm(episode.state[1:, :3] - wanted[:-1], axis=1)
+    assert trailed.max() > 0.01  # or it would not matter from where actions lead on
 
 
 def test_pushes_are_felt_but_not_recorded(world: World) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from internvla_ros.robots.embodiment import load_embodiment
-from internvla_ros.sim.engine import PICTURE, PUSHES, QUIET, RolloutError
+from internvla_ros.sim.engine import PUSHES, QUIET, RolloutError, recorded_size
 from internvla_ros.sim.grasps import GraspPlanner
 from internvla_ros.sim.kinds import TRAVEL
 from internvla_ros.sim.looks import sample_look
@@ -100,14 +100,15 @@ def test_boxes_are_those_of_what_is_seen(performer: Performer, put: Rollout) -> 
     world = performer.world
     world.dress(put.scene)
     world.place(put.positions[0])
-    mask = world.segment("front", *PICTURE)
-    boxes = world.seen_boxes("front", *PICTURE)
+    size = recorded_size(ROBOT, "front")
+    mask = world.segment("front", *size)
+    boxes = world.seen_boxes("front", *size)
     for index, name in enumerate(world.names):
         x1, y1, x2, y2 = boxes[name].astype(int)
         inside = mask[y1:y2, x1:x2] == index
         assert inside.any(axis=0).all() or inside.any(axis=1).all()
         assert inside.sum() == (mask == index).sum()
-        (middle,) = world.project([world.state()[name].position], "front", *PICTURE)
+        (middle,) = world.project([world.state()[name].position], "front", *size)
         assert x1 - 3 < middle[0] < x2 + 3 and y1 - 3 < middle[1] < y2 + 3
 
 

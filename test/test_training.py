@@ -28,6 +28,7 @@ from transformers import (
     Qwen2_5_VLForConditionalGeneration,
 )
 
+from internvla_ros.control.chunk import integrate
 from internvla_ros.data.lerobot import DatasetError, EpisodeWriter, LeRobotDataset
 from internvla_ros.model.actor import Actor
 from internvla_ros.model.chat import IGNORED
@@ -36,6 +37,8 @@ from internvla_ros.model.policy import Policy
 from internvla_ros.model.tokenizer import taught
 from internvla_ros.model.weights import tied_entries
 from internvla_ros.model.words import MAX_WORDS, Words
+from internvla_ros.motion.se3 import Pose, distance, rot6d, rpy_to_matrix
+from internvla_ros.robots.embodiment import load_embodiment
 from internvla_ros.spatial.types import Turn
 from internvla_ros.train.actions import action_losses, draw, planned_rows
 from internvla_ros.train.batches import Share
@@ -306,6 +309,7 @@ def test_chunks_past_the_end_hold_pose_and_gripper() -> None:
         views={},
         state=np.zeros((5, 10), np.float32),
         action=action,
+        onward=action,
         points=np.zeros((5, 2, 2), np.float32),
         first=np.array([0, 0, 0, 3, 3]),
         last=np.array([2, 2, 2, 4, 4]),
@@ -321,6 +325,34 @@ def test_chunks_past_the_end_hold_pose_and_gripper() -> None:
     np.testing.assert_array_equal(chunks[0, 2:, 6], 0)  # the gripper as it was, closed
     np.testing.assert_array_equal(chunks[1, :2], action[3:5])
     assert data.action[2, 0] == 15  # the data themselves are untouched
+
+
+def test_a_chunk_leads_from_the_measured_pose_through_all_poses_that_were_wanted(
+    tmp_path: Path,
+) -> None:
+    """The robot's deltas add to the measured pose, which the arm has not reached yet."""
+    rng = np.random.default_rng(0)
+    made = episode(0)
+    turns = [rpy_to_matrix(rng.uniform(-1, 1, 3)) for _ in range(len(made))]
+    measured = [Pose(rng.uniform(0, 0.5, 3), turn) for turn in turns]
+    states = [[*pose.position, *rot6d(pose.rotation), 1.0] for pose in measured]
+    with EpisodeWriter(tmp_path / "data", fps=5, robot_type="google_robot") as writer:
+        writer.write(replace(made, state=np.array(states)))
+    recipe, folders = with_data(load_recipe(write_recipe(tmp_path)), [str(tmp_path / "data")])
+    library = Library(recipe.data, folders, None, progress=False)
+    (own,) = load_corpus(library, (), (8, 8)).sets
+    convention = load_embodiment("google_robot").action
+    wanted = [
+        integrate(pose, action[None], convention)[1]
+        for pose, action in zip(measured, np.float64(made.action), strict=True)
+    ]
+    chunks = np.float64(own.frames.chunks(np.arange(len(made)), 8))
+    for frame, chunk in enumerate(chunks):
+        _, *reached = integrate(measured[frame], chunk, convention)
+        for step, pose in enumerate(reached):
+            due = wanted[min(frame + step, len(wanted) - 1)]
+            assert distance(pose, due) == pytest.approx((0, 0), abs=1e-5)
+    np.testing.assert_array_equal(own.frames.action, np.float32(made.action))
 
 
 # For the session, because tests that start processes run last, after those of other modules.

@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 from internvla_ros.data.episode import Episode, Frame
 from internvla_ros.motion.se3 import Pose, interpolate, matrix_to_rpy, rot6d, rpy_to_matrix
 from internvla_ros.motion.servo import EmbeddedServo
+from internvla_ros.robots.embodiment import Embodiment
 from internvla_ros.sim.expert import Expert
 from internvla_ros.sim.robot_world import RobotWorld
 from internvla_ros.sim.scene import Scene, arm_kinematics
 from internvla_ros.sim.world import World
 
-PICTURE = (320, 240)  # width and height of recorded pictures
+_WIDTH = 320  # of recorded pictures, px
 MAX_STEPS = 90  # of the policy, in one episode
 _HIGH = 0.08  # m above the table at which a tip is clear of what lies on it
 _NEAR_OBJECTS = 0.16  # m above the table up to which a tip counts as near an object
@@ -83,7 +84,7 @@ def rollout(
         frames.append(observe(world))
         wanted, gripper, phase, done = expert.act(world, commanded)
         resting = resting + 1 if done else 0
-        actions.append(action_between(commanded, wanted, gripper))
+        actions.append(recorded_action(world, commanded, wanted, gripper))
         target = pushed(wanted, noise.push(rng, phase), embodiment.workspace)
         drive(world, servo, commanded, target, gripper)
         commanded = target
@@ -120,7 +121,7 @@ def snapshot(world: World, scene: Scene, rng: np.random.Generator) -> Frame:
 def observe(world: World, holding: bool | None = None) -> Frame:
     """What there is to see and to know now; `holding` None: as felt by the fingers."""
     task = world.scene.task
-    width, height = PICTURE
+    width, height = recorded_size(world.embodiment, "front")
     boxes = world.boxes("front", width, height)
     names = tuple(boxes)
     tip = world.tip_pose()
@@ -128,7 +129,7 @@ def observe(world: World, holding: bool | None = None) -> Frame:
     pick, place, tip_pixel = world.project(points, "front", width, height)
     return Frame(
         front=world.render("front", width, height),
-        wrist=world.render("wrist", width, height),
+        wrist=world.render("wrist", *recorded_size(world.embodiment, "wrist")),
         state=state_vector(tip, world.gripper_opening),
         boxes=np.stack([boxes[name] for name in names]),
         pick_point=pick,
@@ -143,13 +144,27 @@ def observe(world: World, holding: bool | None = None) -> Frame:
     )
 
 
+def recorded_size(embodiment: Embodiment, camera: str) -> tuple[int, int]:
+    """Width and height of a camera's recorded pictures: smaller ones of the same view."""
+    spec = embodiment.camera(camera)
+    return _WIDTH, 2 * round(_WIDTH * spec.height / spec.width / 2)
+
+
 def state_vector(tip: Pose, opening: float) -> NDArray[np.float64]:
     """Proprioception [10]: tip x y z (m), two columns of its rotation, opening 0..1."""
     return np.concatenate([tip.position, rot6d(tip.rotation), [opening]])
 
 
+def recorded_action(
+    world: RobotWorld, commanded: Pose, wanted: Pose, gripper: float
+) -> NDArray[np.float64]:
+    """The action [7] that leads to the pose wanted next, from where the robot's deltas add to."""
+    measured = world.embodiment.action.anchor == "measured"
+    return action_between(world.tip_pose() if measured else commanded, wanted, gripper)
+
+
 def action_between(start: Pose, end: Pose, gripper: float) -> NDArray[np.float64]:
-    """The action [7] that leads from one commanded pose to the next (base frame, rpy).
+    """The action [7] that leads from one pose to another (base frame, rpy).
 
     Its gripper number is 0 for closed and 1 for open, however far (`gripper`, 0..1) that is.
     """

@@ -14,9 +14,9 @@ from internvla_ros.sim.engine import (
     PUSHES,
     Noise,
     RolloutError,
-    action_between,
     drive,
     pushed,
+    recorded_action,
     state_vector,
 )
 from internvla_ros.sim.scene import arm_kinematics
@@ -145,7 +145,7 @@ class Performer:
     def _note(self, tape: _Tape, commanded: Pose, wanted: Pose, gripper: float, phase: str) -> None:
         take, goes = self._expert.points(self.world)
         tape.points.append(np.stack([take, goes, self.world.tip_pose().position]))
-        tape.actions.append(action_between(commanded, wanted, gripper))
+        tape.actions.append(recorded_action(self.world, commanded, wanted, gripper))
         tape.steps.append(self._expert.step)
         tape.phases.append(phase)
 

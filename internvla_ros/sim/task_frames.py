@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from internvla_ros.data.episode import Episode, Frame
 from internvla_ros.motion.se3 import Pose, rpy_to_matrix
-from internvla_ros.sim.engine import PICTURE, RolloutError, state_vector
+from internvla_ros.sim.engine import RolloutError, recorded_size, state_vector
 from internvla_ros.sim.grasps import GraspPlanner
 from internvla_ros.sim.looks import Look
 from internvla_ros.sim.rollouts import Rollout
@@ -61,15 +61,16 @@ def draw(world: TaskWorld, rollout: Rollout, look: Look, ids: list[int]) -> list
 def _see(world: TaskWorld, positions: Array) -> tuple[dict[str, NDArray[np.uint8]], Array]:
     """The pictures of a moment, and the boxes [N, 4] of what the front one shows."""
     world.place(positions)
-    width, height = PICTURE
-    pictures = {camera: world.render(camera, width, height) for camera in CAMERAS}
-    boxes = world.seen_boxes("front", width, height)
+    sizes = {camera: recorded_size(world.embodiment, camera) for camera in CAMERAS}
+    pictures = {camera: world.render(camera, *size) for camera, size in sizes.items()}
+    boxes = world.seen_boxes("front", *sizes["front"])
     return pictures, np.stack([boxes[name] for name in world.names])
 
 
 def _pixels(world: TaskWorld, rollout: Rollout) -> Array:
     """[T, 3, 2] where the front picture shows the points of a roll-out."""
-    flat = world.project(rollout.points.reshape(-1, 3), "front", *PICTURE)
+    size = recorded_size(world.embodiment, "front")
+    flat = world.project(rollout.points.reshape(-1, 3), "front", *size)
     return flat.reshape(len(rollout), 3, 2)
 
 
@@ -110,7 +111,8 @@ def _check_seen(episode: Episode, family: str) -> None:
     for role, name in (("to be taken", episode.pick), ("to put it to", episode.place)):
         if np.isnan(episode.boxes[0, episode.objects.index(name)]).any():
             raise RolloutError(f"{family}: what is {role} is hidden when the step begins")
-    inside = (episode.place_point[0] > 0) & (episode.place_point[0] < PICTURE)
+    height, width = episode.images["front"].shape[1:3]
+    inside = (episode.place_point[0] > 0) & (episode.place_point[0] < (width, height))
     if not inside.all():
         raise RolloutError(f"{family}: the place is outside the picture")
 
@@ -172,7 +174,8 @@ class Photographer:
         pictures, boxes = _see(world, world.positions)
         tip = world.tip_pose()
         points = np.concatenate([world.task_points(), tip.position[None]])
-        pick, place, tip_pixel = world.project(points, "front", *PICTURE)
+        size = recorded_size(world.embodiment, "front")
+        pick, place, tip_pixel = world.project(points, "front", *size)
         names = world.names
         if np.isnan(boxes[[names.index(step.pick), names.index(step.place[0])]]).any():
             raise RolloutError("what the step is about is hidden")

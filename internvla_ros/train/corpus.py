@@ -11,9 +11,10 @@ import numpy as np
 from accelerate import PartialState
 
 from internvla_ros.data.lerobot import LeRobotDataset
+from internvla_ros.data.lerobot.features import STATE_NAMES
 from internvla_ros.data.normalisation import DatasetStatistics, action_statistics, compute
 from internvla_ros.data.statistics import dataset_statistics
-from internvla_ros.robots.embodiment import EmbodimentError, load_embodiment
+from internvla_ros.robots.embodiment import Embodiment, EmbodimentError, load_embodiment
 from internvla_ros.train.actions import ActionSet
 from internvla_ros.train.conversations import Mixture, Source
 from internvla_ros.train.errors import TrainingError
@@ -145,7 +146,7 @@ def _load_set(
         library.deadline,
         library.progress,
     )
-    frames = load_frames(dataset, cameras, size[0], how)
+    frames = load_frames(dataset, cameras, size[0], how, _adds_to_measured(dataset))
     if not len(frames.begins):
         raise TrainingError(f"{folder} has no frame to train on")
     own = ActionSet(
@@ -173,7 +174,19 @@ def statistics_name(entry: DataSet, dataset: LeRobotDataset) -> str:
     """What the statistics of a set are called: as the recipe says, or as its robot's file does."""
     if entry.unnorm_key:
         return entry.unnorm_key
+    robot = _robot(dataset)
+    return entry.name if robot is None else robot.unnorm_key
+
+
+def _adds_to_measured(dataset: LeRobotDataset) -> bool:
+    """Whether actions lead on from the measured pose, which the recorded states tell."""
+    robot = _robot(dataset)
+    told = dataset.features.get("observation.state", {}).get("names") == STATE_NAMES
+    return robot is not None and robot.action.anchor == "measured" and told
+
+
+def _robot(dataset: LeRobotDataset) -> Embodiment | None:
     try:
-        return load_embodiment(str(dataset.info.get("robot_type", ""))).unnorm_key
+        return load_embodiment(str(dataset.info.get("robot_type", "")))
     except EmbodimentError:
-        return entry.name
+        return None

@@ -6,6 +6,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from internvla_ros.data.chunks import PauseFilter
 from internvla_ros.data.lerobot import DatasetError, LeRobotDataset, RecordedEpisode
 from internvla_ros.data.statistics import readable
+from internvla_ros.motion.se3 import matrix_to_rpy, rot6d_to_matrix, rpy_to_matrix
 from internvla_ros.train.views import DecodedViews, Views, stored_views
 
 POINT_COLUMNS = ("annotation.point.pick", "annotation.point.place")
@@ -23,7 +25,8 @@ POINT_COLUMNS = ("annotation.point.pick", "annotation.point.place")
 class EpisodeFrames:
     """All frames of a set of episodes, concatenated; N frames in E episodes.
 
-    `views[camera]` uint8 [N, s, s, 3]; `state` [N, 10] and `action` [N, 7] in SI units; `points`
+    `views[camera]` uint8 [N, s, s, 3]; `state` [N, 10] and `action` [N, 7] in SI units; `onward`
+    [N, 7] the same actions as they go on from the action before, not from its frame; `points`
     [N, 2, 2] (pick, place) in 0..1 of the front view, NaN where they are not annotated; `first` and
     `last` [N]: the frame indices that bound each frame's episode (inclusive); `records` the
     episodes' annotations, and `record_of` [N], `row_of` [N] each frame's episode and its row there.
@@ -32,6 +35,7 @@ class EpisodeFrames:
     views: Mapping[str, Views]
     state: NDArray[np.float32]
     action: NDArray[np.float32]
+    onward: NDArray[np.float32]
     points: NDArray[np.float32]
     first: NDArray[np.int64]
     last: NDArray[np.int64]
@@ -55,14 +59,15 @@ class EpisodeFrames:
         return bool(self.records) and POINT_COLUMNS[0] in self.records[0].columns
 
     def chunks(self, frames: NDArray[np.int64], length: int) -> NDArray[np.float32]:
-        """Actions [B, length, 7] from each frame on, SI units.
+        """Actions [B, length, 7] from each frame on, SI units, each going on from the one before.
 
         Past an episode's end the pose and the gripper are held: zero deltas, the last gripper
         target. (Padding the gripper with zeros would teach to close it.)
         """
         steps = frames[:, None] + np.arange(length)
         inside = steps <= self.last[frames][:, None]
-        actions = self.action[np.minimum(steps, self.last[frames][:, None])].copy()
+        actions = self.onward[np.minimum(steps, self.last[frames][:, None])]
+        actions[:, 0] = self.action[frames]
         actions[..., :6] *= inside[..., None]
         return actions
 
@@ -89,9 +94,16 @@ class Reading:
 
 
 def load_frames(
-    dataset: LeRobotDataset, cameras: Sequence[str], side: int, how: Reading
+    dataset: LeRobotDataset,
+    cameras: Sequence[str],
+    side: int,
+    how: Reading,
+    measured: bool = False,
 ) -> EpisodeFrames:
     """Episodes of a dataset with these cameras' views of `side` px.
+
+    `measured`: each action was recorded as what leads on from the tip's pose in its frame, not from
+    the pose commanded before.
 
     Raises:
         DatasetError: a file is damaged, and not to be skipped, or nothing is left.
@@ -129,11 +141,13 @@ def load_frames(
     for line in told or []:
         print(f"left out: {line}", file=sys.stderr)
     moving = np.concatenate([_moving(r, how.drop_pauses) for r in records])
+    actions = np.concatenate([r.action for r in records]).astype(np.float32)
     size = dataset.size("front") if "front" in dataset.cameras else (1, 1)
     return EpisodeFrames(
         views=views,
         state=np.concatenate([r.state for r in records]).astype(np.float32),
-        action=np.concatenate([r.action for r in records]).astype(np.float32),
+        action=actions,
+        onward=np.concatenate([_onward(r) for r in records]) if measured else actions,
         points=_points(records, size),
         first=first,
         last=np.repeat(ends - 1, lengths),
@@ -150,6 +164,19 @@ def _moving(record: RecordedEpisode, drop_pauses: bool) -> NDArray[np.bool_]:
     if not drop_pauses:
         return np.ones(len(record), bool)
     return ~PauseFilter().pauses(record.action)
+
+
+def _onward(record: RecordedEpisode) -> NDArray[np.float32]:
+    """[T, 7] from the pose that each action leads to, to that of the next; the first as it is."""
+    actions = np.array(record.action, np.float64)
+    reached = record.state[:, :3] + actions[:, :3]
+    turned = [
+        rpy_to_matrix(action[3:6]) @ rot6d_to_matrix(state[3:9])
+        for action, state in zip(actions, record.state, strict=True)
+    ]
+    actions[1:, :3] = np.diff(reached, axis=0)
+    actions[1:, 3:6] = [matrix_to_rpy(b @ a.T) for a, b in pairwise(turned)]
+    return actions.astype(np.float32)
 
 
 def _points(records: Sequence[RecordedEpisode], size: tuple[int, int]) -> NDArray[np.float32]:
