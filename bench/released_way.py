@@ -159,7 +159,7 @@ def neutral_inputs(policy: Policy) -> tuple[Tensor | None, Tensor | None]:
     """Withheld points and a state of zeros, for policies that take them."""
     config, like = policy.config.actor, policy.actor.dit.uncondition
     points = like.new_full((1, config.num_points, 2), float("nan")) if config.num_points else None
-    return points, like.new_zeros(1, config.state_dim) if config.state_dim else None
+    return points, like.new_zeros(1, config.state_width) if config.state_dim else None
 
 
 def whole_forward(dit: DiT, noisy: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:

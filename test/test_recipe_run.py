@@ -162,9 +162,7 @@ def test_a_card_counts_what_is_alike_together(recipe: Recipe, tmp_path: Path) ->
 def report(path: Path, settings: dict[str, Any], **results: Any) -> None:
     """A report as an evaluation writes it."""
     path.parent.mkdir(parents=True)
-    path.write_text(
-        json.dumps({"benchmark": "tabletop", "settings": settings, "results": results})
-    )
+    path.write_text(json.dumps({"benchmark": "tabletop", "settings": settings, "results": results}))
 
 
 def count(successes: int, trials: int) -> dict[str, Any]:

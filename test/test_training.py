@@ -19,6 +19,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from tiny_training import RECIPE, episode, write_data, write_recipe
 from torch import Tensor, nn
 from transformers import (
@@ -50,7 +51,7 @@ from internvla_ros.train.frames import EpisodeFrames, Reading, load_frames
 from internvla_ros.train.hardware import accelerator
 from internvla_ros.train.job import Job, Options, with_data
 from internvla_ros.train.loop import Group, Loop, LoopOptions, Objective
-from internvla_ros.train.network import new_policy, with_words_in_draft
+from internvla_ros.train.network import new_policy, with_robots, with_words_in_draft
 from internvla_ros.train.objectives import joint_batches, write_policy
 from internvla_ros.train.recipe import load_recipe
 from internvla_ros.train.settings import LoopConfig, ModelConfig, Recipe
@@ -677,6 +678,51 @@ def test_only_a_policy_that_drafts_can_have_its_draft_read(policy: Policy) -> No
     reading = with_words_in_draft(policy).config
     with pytest.raises(ValueError, match="no tokenizer"):
         Actor(reading, {})
+
+
+def two_robots(stage: Stage) -> Policy:
+    """The policy with another robot's statistics beside its own, told apart."""
+    own = next(iter(stage.policy.statistics.values()))
+    both = {"arm": own, "other": own}
+    policy = Policy(stage.policy.config, stage.policy.tokenizer, both)
+    policy.load_state_dict(stage.policy.state_dict())
+    return with_robots(policy, sorted(both))
+
+
+def test_robots_are_told_apart_once_taught(stage: Stage) -> None:
+    assert with_robots(stage.policy, ["arm"]) is stage.policy
+    policy = two_robots(stage)
+    assert policy.config.actor.embodiments == ("arm", "other")
+    assert with_robots(policy, ["other"]) is policy
+    states, points = np.full((1, 10), 0.2), np.full((1, 2, 2), 0.4)
+
+    def drafted(name: str) -> NDArray[np.float64]:
+        return policy.act([[]], None, states, points, unnorm_key=name)
+
+    before = stage.policy.act([[]], None, states, points)
+    np.testing.assert_allclose(drafted("arm"), before, atol=1e-6)
+    np.testing.assert_array_equal(drafted("arm"), drafted("other"))
+    with torch.no_grad():
+        policy.actor.dit.draft[0].weight[:, -1] = 1.0
+    np.testing.assert_allclose(drafted("arm"), before, atol=1e-6)
+    assert np.abs(drafted("other") - before).max() > 1e-4
+    grown = with_robots(policy, ["third"])
+    assert grown.config.actor.embodiments == ("arm", "other", "third")
+    weight = grown.actor.dit.draft[0].weight
+    torch.testing.assert_close(weight[:, -1], weight[:, -3:-1].mean(dim=1))
+
+
+def test_samples_say_which_robot_they_are_of(stage: Stage) -> None:
+    (own,) = stage.corpus.sets
+    sets = [replace(own, name="arm"), replace(own, name="other")]
+    actor = two_robots(stage).config.actor
+    config, rows = stage.recipe.stage2.action, np.arange(64)
+    samples = draw(sets, config, actor, len(rows), rows, np.random.default_rng(0))
+    assert samples.states.shape == (64, 12)
+    told = np.eye(2)[samples.sets]
+    np.testing.assert_array_equal(samples.states[:, 10:], told)
+    plain = draw(sets, config, replace(actor, embodiments=()), 64, rows, np.random.default_rng(0))
+    torch.testing.assert_close(plain.states, samples.states[:, :10])
 
 
 def test_draws_of_noise_are_all_different(stage: Stage) -> None:

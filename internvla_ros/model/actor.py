@@ -119,7 +119,7 @@ class Actor(nn.Module):
         actions = self.sample(
             images,
             plan,
-            self.normalised_states(states, statistics),
+            self.normalised_states(states, unnorm_key),
             points,
             seed=seed,
             noise=noise,
@@ -151,7 +151,8 @@ class Actor(nn.Module):
             images: of every sample its views, in the policy's order.
             plan: of as many samples. Without one the learned `uncondition` takes its place, and no
                 image is looked at.
-            states: normalised [B, state_dim], for policies that take the robot's state.
+            states: [B, state_width] from `normalised_states`, for policies that take the robot's
+                state.
             points: [B, num_points, 2] in 0..1 of the first view, NaN where withheld, for policies
                 that take points.
             seed: of the initial noise, which depends on it alone, so that equal observations give
@@ -284,16 +285,20 @@ class Actor(nn.Module):
         return torch.as_tensor(points, dtype=self.dtype, device=self.device)
 
     def normalised_states(
-        self, states: NDArray[np.float64] | None, statistics: DatasetStatistics
+        self, states: NDArray[np.float64] | None, unnorm_key: str | None
     ) -> Tensor | None:
-        """States [B, state_dim] in SI units as `sample` takes them; None for who takes none."""
-        width = self.config.actor.state_dim
+        """States [B, state_dim] in SI units as `sample` takes them; None for who takes none.
+
+        [B, state_width]: normalised by the named statistics, then which robot's they are.
+        """
+        config, statistics = self.config.actor, self.statistics_of(unnorm_key)
+        width = config.state_dim
         if not width:
             return None
         if states is None or states.shape[-1] != width:
             raise ValueError(f"this policy needs the robot's state of {width} numbers")
         if statistics.state is None:
             raise CheckpointError("the checkpoint's statistics lack the robot's state")
-        return torch.as_tensor(
-            statistics.state.normalise(states), dtype=self.dtype, device=self.device
-        )
+        told = config.told_apart(unnorm_key or next(iter(self.statistics)))
+        known = np.hstack([statistics.state.normalise(states), np.tile(told, (len(states), 1))])
+        return torch.as_tensor(known, dtype=self.dtype, device=self.device)

@@ -79,6 +79,9 @@ class ActorConfig:
     diffusion_steps: int = 100
     state_dim: int = 0
     """Width of the proprioceptive state given as one token; 0: none."""
+    embodiments: tuple[str, ...] = ()
+    """Robots that the state tells apart, by the names of their statistics: normalised states, and
+    where points lie, may be the same while arms and cameras differ."""
     num_points: int = 0
     """Image points (u, v in 0..1) given as explicit spatial prompt, one token each; 0: none."""
     draft_scale: float = 0.0
@@ -89,6 +92,15 @@ class ActorConfig:
     history: bool = False
     """Whether there is an embedder of past actions, which the released checkpoints store and their
     code never uses: it is kept so that they can be written again as they were."""
+
+    @property
+    def state_width(self) -> int:
+        """Numbers of the state as the network takes it: proprioception, then one a robot."""
+        return self.state_dim + len(self.embodiments) if self.state_dim else 0
+
+    def told_apart(self, name: str | None) -> list[float]:
+        """What follows the proprioception of a robot: 1 in its own place, none of an unknown's."""
+        return [float(each == name) for each in self.embodiments]
 
 
 @dataclass(frozen=True)

@@ -126,10 +126,10 @@ class DiT(nn.Module):
             self.no_point = nn.Parameter(torch.zeros(config.num_points, dim))
         if config.state_dim:
             self.state_embedder = nn.Sequential(
-                nn.Linear(config.state_dim, dim), nn.SiLU(), nn.Linear(dim, dim)
+                nn.Linear(config.state_width, dim), nn.SiLU(), nn.Linear(dim, dim)
             )
         if config.draft_scale:
-            inputs = 3 * config.num_points + config.state_dim
+            inputs = 3 * config.num_points + config.state_width
             self.draft = nn.Sequential(
                 nn.Linear(inputs, DRAFT_DIM),
                 nn.SiLU(),
@@ -172,7 +172,8 @@ class DiT(nn.Module):
         """Condition tokens [B, K, hidden_dim], which stay the same at all timesteps.
 
         plan [B, plan_tokens, plan_dim] (`uncondition` where there is none); points
-        [B, num_points, 2] in 0..1, NaN where withheld; state [B, state_dim], normalised.
+        [B, num_points, 2] in 0..1, NaN where withheld; state
+        [B, state_width], normalised, and which robot's.
         """
         tokens = [self.plan_embedder(plan)]
         if self.config.num_points:

@@ -147,8 +147,7 @@ class Policy(nn.Module):
         """
         normalised = None
         if self.config.actor.state_dim:
-            statistics = self.actor.statistics_of(unnorm_key)
-            normalised = self.actor.normalised_states(states, statistics)
+            normalised = self.actor.normalised_states(states, unnorm_key)
         views = self._resized(images)
         plan = self.plan(views, instructions)
         return self.actor.sample(views, plan, normalised, points, **options).cpu().numpy()

@@ -39,7 +39,8 @@ class ActionSet:
 class Samples:
     """B samples: which frame of which set, and what of it needs no network.
 
-    `actions` [B, T, D] and `states` [B, S] are normalised, `points` [B, n, 2] in 0..1; points and
+    `actions` [B, T, D] and `states` [B, S] are normalised (states end with which robot's they are),
+    `points` [B, n, 2] in 0..1; points and
     states have their errors already. `wordless` [B]: from whose drafts the words are withheld.
     """
 
@@ -72,7 +73,7 @@ def draw(
     for index, data in enumerate(sets):
         frames[chosen == index] = data.frames.begins[starts[chosen == index]]
     actions = np.zeros((len(rows), actor.chunk_size, actor.action_dim))
-    states = np.zeros((len(rows), actor.state_dim))
+    states = np.zeros((len(rows), actor.state_width))
     points = np.full((len(rows), 2, 2), np.nan)
     for index, data in enumerate(sets):
         own = np.flatnonzero(chosen[rows] == index)
@@ -81,10 +82,11 @@ def draw(
         points[own] = data.frames.points[at]
         if actor.state_dim:
             assert data.statistics.state is not None
-            states[own] = data.statistics.state.normalise(data.frames.state[at])
+            states[own, : actor.state_dim] = data.statistics.state.normalise(data.frames.state[at])
+            states[own, actor.state_dim :] = actor.told_apart(data.name)
     points += point_errors[rows]
     points[withheld[rows]] = np.nan
-    states += state_errors[rows, : actor.state_dim]
+    states[:, : actor.state_dim] += state_errors[rows, : actor.state_dim]
     wordless = rng.random(size)[rows] < config.word_dropout
     return Samples(
         chosen[rows], frames[rows], _tensor(actions), _tensor(points), _tensor(states), wordless

@@ -20,7 +20,7 @@ from internvla_ros.train.corpus import Corpus, Library, load_corpus
 from internvla_ros.train.errors import StoppedError, TrainingError
 from internvla_ros.train.hardware import accelerator
 from internvla_ros.train.loop import LATEST, Loop, LoopOptions, Objective
-from internvla_ros.train.network import new_policy, restart, with_words_in_draft
+from internvla_ros.train.network import new_policy, restart, with_robots, with_words_in_draft
 from internvla_ros.train.objectives import stage_one, stage_two
 from internvla_ros.train.recipe import differences, load_recipe, write_recipe
 from internvla_ros.train.settings import (
@@ -195,6 +195,7 @@ class Job:
         policy = restart(folder, corpus.statistics)
         if recipe.model.draft_words:
             policy = with_words_in_draft(policy)
+        policy = with_robots(policy, sorted(corpus.statistics))
         # Stage 1's may have been trained for other prompts than those that stage 2 acts under.
         policy.config = policy.planner.policy_config = replace(
             policy.config, prompt=recipe.model.prompt

@@ -64,7 +64,7 @@ def new_policy(
         policy = _nano(config, source, names, statistics, seed)
     else:
         policy = _large(config, statistics)
-    return policy
+    return with_robots(policy, sorted(statistics))
 
 
 def restart(name: str | Path, statistics: Mapping[str, DatasetStatistics] | None) -> Policy:
@@ -96,6 +96,28 @@ def with_words_in_draft(policy: Policy) -> Policy:
     config = replace(policy.config, actor=replace(actor, draft_words=True))
     grown = Policy(config, policy.tokenizer, policy.statistics)
     grown.load_state_dict({**grown.state_dict(), **policy.state_dict()})
+    return grown
+
+
+def with_robots(policy: Policy, names: Sequence[str]) -> Policy:
+    """The same policy, whose actor can be taught to tell these robots apart, and those it knows.
+
+    A new one is to it as the mean of those. One robot alone has nobody to be taken for.
+    """
+    actor = policy.config.actor
+    new = [name for name in names if name not in actor.embodiments]
+    if not actor.state_dim or not new or (not actor.embodiments and len(new) < 2):
+        return policy
+    config = replace(actor, embodiments=(*actor.embodiments, *new))
+    grown = Policy(replace(policy.config, actor=config), policy.tokenizer, policy.statistics)
+    entries = policy.state_dict()
+    for name, wanted in grown.state_dict().items():
+        columns = wanted.shape[-1] - entries[name].shape[-1] if wanted.dim() else 0
+        if columns:
+            robots = entries[name][:, -len(actor.embodiments) :] if actor.embodiments else None
+            like = entries[name].new_zeros(len(wanted)) if robots is None else robots.mean(dim=1)
+            entries[name] = torch.cat([entries[name], like[:, None].expand(-1, columns)], dim=1)
+    grown.load_state_dict(entries)
     return grown
 
 

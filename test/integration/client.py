@@ -80,11 +80,13 @@ class Client:
         """Until every node of the graph is there and the arm knows its joints."""
         topics = ("plan", "action_chunk", "camera_views")
         self.wait(
-            lambda: all(self.node.count_publishers(topic) for topic in topics)
-            and self.goals.server_is_ready()
-            and self.reset.service_is_ready()
-            and self.state is not None
-            and not self.state.reason,
+            lambda: (
+                all(self.node.count_publishers(topic) for topic in topics)
+                and self.goals.server_is_ready()
+                and self.reset.service_is_ready()
+                and self.state is not None
+                and not self.state.reason
+            ),
             120.0,
             "the graph",
         )
