@@ -142,12 +142,13 @@ def load_frames(
         print(f"left out: {line}", file=sys.stderr)
     moving = np.concatenate([_moving(r, how.drop_pauses) for r in records])
     actions = np.concatenate([r.action for r in records]).astype(np.float32)
+    following = [onward(r.state, r.action) if measured else r.action for r in records]
     size = dataset.size("front") if "front" in dataset.cameras else (1, 1)
     return EpisodeFrames(
         views=views,
         state=np.concatenate([r.state for r in records]).astype(np.float32),
         action=actions,
-        onward=np.concatenate([_onward(r) for r in records]) if measured else actions,
+        onward=np.concatenate(following).astype(np.float32),
         points=_points(records, size),
         first=first,
         last=np.repeat(ends - 1, lengths),
@@ -166,13 +167,17 @@ def _moving(record: RecordedEpisode, drop_pauses: bool) -> NDArray[np.bool_]:
     return ~PauseFilter().pauses(record.action)
 
 
-def _onward(record: RecordedEpisode) -> NDArray[np.float32]:
-    """[T, 7] from the pose that each action leads to, to that of the next; the first as it is."""
-    actions = np.array(record.action, np.float64)
-    reached = record.state[:, :3] + actions[:, :3]
+def onward(states: NDArray[np.floating], recorded: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Actions [T, 7] from the pose that each one leads to, to that of the next.
+
+    `states` [T, 10] and the actions `recorded` [T, 7] are those of an episode, each action leading
+    on from the pose in its state; the first stays as it is.
+    """
+    actions = np.array(recorded, np.float64)
+    reached = states[:, :3] + actions[:, :3]
     turned = [
         rpy_to_matrix(action[3:6]) @ rot6d_to_matrix(state[3:9])
-        for action, state in zip(actions, record.state, strict=True)
+        for action, state in zip(actions, states, strict=True)
     ]
     actions[1:, :3] = np.diff(reached, axis=0)
     actions[1:, 3:6] = [matrix_to_rpy(b @ a.T) for a, b in pairwise(turned)]
