@@ -87,6 +87,13 @@ class MovingArm:
     def wait_until_still(self) -> None:
         self.client.wait(lambda: self.speed() < AT_REST, 30.0, "the arm to rest")
 
+    def came_to_rest(self) -> float:
+        """The robot's time from which on its joints have rested, by what is recorded."""
+        t = np.array([each[0] for each in self.record])
+        q = np.array([each[1] for each in self.record])
+        moving = np.abs(q[5:] - q[:-5]).max(axis=1) / (t[5:] - t[:-5]) >= AT_REST
+        return float(t[5:][moving].max(initial=t[0]))
+
     def assert_within_limits(self) -> None:
         """The joints from shortly before the mark to their rest, differentiated.
 
