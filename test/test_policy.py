@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,20 @@ def test_padded_batch_gives_what_single_calls_give(policy: Policy) -> None:
             images[one], policy.plan(images[one], INSTRUCTIONS[one]), states[one], points[one]
         )
         np.testing.assert_allclose(alone[0], together[row], atol=1e-5)
+
+
+def test_without_noise_the_likeliest_chunk_is_made_whatever_the_seed(folder: Path) -> None:
+    policy = Policy.from_pretrained(folder)
+    states, points = observation(policy, 1)
+
+    def chunk(scale: float, seed: int) -> np.ndarray:
+        policy.actor.config = replace(policy.config, noise_scale=scale)
+        return policy.act([[]], None, states, points, seed=seed)
+
+    np.testing.assert_array_equal(chunk(0.0, 1), chunk(0.0, 2))
+    assert np.abs(chunk(1.0, 1) - chunk(1.0, 2)).max() > 1e-4
+    quiet, loud = (np.abs(chunk(s, 1) - chunk(0.0, 1)).mean() for s in (0.1, 1.0))
+    assert quiet < loud
 
 
 def test_looking_in_a_batch_says_what_single_looks_say(policy: Policy) -> None:

@@ -155,8 +155,8 @@ class Actor(nn.Module):
                 state.
             points: [B, num_points, 2] in 0..1 of the first view, NaN where withheld, for policies
                 that take points.
-            seed: of the initial noise, which depends on it alone, so that equal observations give
-                equal chunks and successive chunks agree.
+            seed: of the initial noise (scaled as configured), which depends on it alone, so that
+                equal observations give equal chunks and successive chunks agree.
             noise: the initial noise itself [B, T, D], instead.
             num_ddim_steps, guidance: denoising steps, and scale of classifier-free guidance; None:
                 as configured.
@@ -269,7 +269,8 @@ class Actor(nn.Module):
         shape = (batch, self.config.actor.chunk_size, self.config.actor.action_dim)
         if noise is None:
             generator = torch.Generator().manual_seed(seed)
-            noise = torch.randn(1, *shape[1:], generator=generator).expand(batch, -1, -1)
+            drawn = torch.randn(1, *shape[1:], generator=generator)
+            noise = self.config.noise_scale * drawn.expand(batch, -1, -1)
         if noise.shape != shape:
             raise ValueError(f"the noise must be {list(shape)}, got {list(noise.shape)}")
         return noise.to(self.device, torch.float32)

@@ -121,6 +121,9 @@ class PolicyConfig:
     """Steps of a chunk per second, Hz."""
     num_ddim_steps: int = 10
     guidance: float = 1.5
+    noise_scale: float = 1.0
+    """Of the noise that chunks are made from. With less of it they stay nearer to the likeliest:
+    what a small denoiser adds to a good draft is not all signal."""
     name: str = "internvla-m1"
 
     @property

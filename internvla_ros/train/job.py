@@ -196,9 +196,10 @@ class Job:
         if recipe.model.draft_words:
             policy = with_words_in_draft(policy)
         policy = with_robots(policy, sorted(corpus.statistics))
-        # Stage 1's may have been trained for other prompts than those that stage 2 acts under.
+        # Stage 1's may have been trained for other prompts than those that stage 2 acts under, and
+        # says nothing of actions.
         policy.config = policy.planner.policy_config = replace(
-            policy.config, prompt=recipe.model.prompt
+            policy.config, prompt=recipe.model.prompt, noise_scale=recipe.model.noise_scale
         )
         return policy
 

@@ -168,7 +168,12 @@ def _nano_settings(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> P
     vision = replace(settings.vision, views=len(config.cameras))
     actor = replace(settings.actor, draft_words=config.draft_words)
     return replace(
-        settings, vision=vision, actor=actor, cameras=config.cameras, prompt=config.prompt
+        settings,
+        vision=vision,
+        actor=actor,
+        cameras=config.cameras,
+        prompt=config.prompt,
+        noise_scale=config.noise_scale,
     )
 
 
@@ -215,6 +220,7 @@ def _settings(config: ModelConfig, tokenizer: PreTrainedTokenizerBase | None) ->
         actor=actor,
         cameras=config.cameras,
         prompt=config.prompt,
+        noise_scale=config.noise_scale,
     )
 
 

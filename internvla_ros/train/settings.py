@@ -158,6 +158,8 @@ class ModelConfig:
     draft_words: bool = False
     """Have the draft of the actor's chunk read the instruction's words. A checkpoint whose draft
     does not goes on from the same actions."""
+    noise_scale: float = within(1.0, 0, 1)
+    """Of the noise that chunks are made from once trained, as `PolicyConfig.noise_scale`."""
     lora_rank: int = within(0)
     """Rank of low-rank adapters in the language model, which then stays as it is otherwise; 0:
     everything is trained."""
